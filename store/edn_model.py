@@ -94,9 +94,9 @@ class Keyword(_Immutable):
             if known is None:
                 known = object.__new__(cls)
                 ns, name = _split(full[1:])
-                _put(known, "ns", ns)
-                _put(known, "name", name)
-                _put(known, "_text", full)
+                _put_ns(known, ns)
+                _put_name(known, name)
+                _put_text(known, full)
                 cls._known[full] = known
             return cast("Self", known)
 
@@ -119,6 +119,11 @@ class Keyword(_Immutable):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
+
+
+_put_ns, _put_name, _put_text = (
+    getattr(Keyword, slot).__set__ for slot in ("ns", "name", "_text")
+)  # a third of the time of object.__setattr__
 
 
 @total_ordering
@@ -304,7 +309,7 @@ class DuplicateError(ValueError):
 _Value = TypeVar("_Value")
 
 
-class Map(_Immutable, Mapping[Any, Any]):
+class Map(Mapping[Any, Any]):
     """A map, `{:a 1}`: immutable, hashable, in insertion order, type-strict in lookup and equality.
 
     Made from a mapping or from pairs; a later pair replaces an equal key's value, like `dict`.
@@ -314,37 +319,42 @@ class Map(_Immutable, Mapping[Any, Any]):
     """
 
     # _plain: all keys are ATOMS, and _data is key -> value; else _data is strict key -> (key, value).
-    __slots__ = ("_data", "_hash", "_plain", "meta")
+    __slots__ = ("_data", "_hash", "_meta", "_plain")
     _data: dict[Any, Any]
     _plain: bool
     _hash: int | None
-    meta: Map | None
+    _meta: Map | None
 
     def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         plain = ATOMS.issuperset([type(key) for key, _ in pairs])
-        _put(self, "_data", dict(pairs) if plain else {strict_key(k): (_frozen_key(k), v) for k, v in pairs})
-        _put(self, "_plain", plain)
-        _put(self, "_hash", None)
-        _put(self, "meta", None)
+        self._data = dict(pairs) if plain else {strict_key(k): (_frozen_key(k), v) for k, v in pairs}
+        self._plain = plain
+        self._hash = None
+        self._meta = None
 
     @classmethod
     def of_flat(cls, flat: list[Any]) -> Self:
         """Return the map of `[key, value, key, value, ...]`; a key given twice raises DuplicateError. The reader's door."""
-        keys = flat[::2]
-        plain = ATOMS.issuperset(map(type, keys))
-        if plain:
-            data = dict(zip(keys, flat[1::2], strict=True))
-        else:
-            data = dict(zip(map(strict_key, keys), zip(keys, flat[1::2], strict=True), strict=True))
-        if len(data) != len(keys):
-            raise _duplicate_among(keys)
+        entries = iter(flat)
+        data = dict(zip(entries, entries, strict=False))
+        plain = _ALL_ATOMS(map(type, data))
+        if not plain:
+            entries = iter(flat)
+            data = {strict_key(key): (key, value) for key, value in zip(entries, entries, strict=False)}
+        if 2 * len(data) != len(flat):
+            raise ValueError("a key has no value") if len(flat) % 2 else _duplicate_among(flat[::2])
         made = object.__new__(cls)
-        _put(made, "_data", data)
-        _put(made, "_plain", plain)
-        _put(made, "_hash", None)
-        _put(made, "meta", None)
+        made._data = data
+        made._plain = plain
+        made._hash = None
+        made._meta = None
         return made
+
+    @property
+    def meta(self) -> Map | None:
+        """The metadata it was read with, or None."""
+        return self._meta
 
     def __getitem__(self, key: Any) -> Any:
         try:
@@ -401,10 +411,10 @@ class Map(_Immutable, Mapping[Any, Any]):
         return _repr_of(self, list(self._data.values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (Map, (list(self.pairs()),), self.meta)
+        return _remade, (Map, (list(self.pairs()),), self._meta)
 
 
-class Set(_Immutable, frozenset[Any]):
+class Set(frozenset[Any]):
     """A set, `#{:a 1 1.0}`: a frozenset in which 1, 1.0 and True are three members.
 
     As a plain frozenset (`set(s)`, C code) it holds what Python's equality leaves of the members.
@@ -414,10 +424,10 @@ class Set(_Immutable, frozenset[Any]):
     """
 
     # _strict: strict key -> member when some member is not of ATOMS; else None and the frozenset itself is strict.
-    __slots__ = ("_hash", "_strict", "meta")
+    __slots__ = ("_hash", "_meta", "_strict")
     _strict: dict[Any, Any] | None
     _hash: int | None
-    meta: Map | None
+    _meta: Map | None
 
     def __new__(cls, members: Iterable[Any] = ()) -> Self:
         """Return the set of the members."""
@@ -430,9 +440,9 @@ class Set(_Immutable, frozenset[Any]):
     @classmethod
     def _made(cls, members: Iterable[Any], strict: dict[Any, Any] | None) -> Self:
         made = frozenset.__new__(cls, members)
-        _put(made, "_strict", strict)
-        _put(made, "_hash", None)
-        _put(made, "meta", None)
+        made._strict = strict
+        made._hash = None
+        made._meta = None
         return made
 
     @classmethod
@@ -442,6 +452,11 @@ class Set(_Immutable, frozenset[Any]):
         if len(made) != len(members):
             raise _duplicate_among(members)
         return made
+
+    @property
+    def meta(self) -> Map | None:
+        """The metadata it was read with, or None."""
+        return self._meta
 
     def __contains__(self, member: object) -> bool:
         if self._strict is not None:
@@ -543,7 +558,7 @@ class Set(_Immutable, frozenset[Any]):
         return _repr_of(self, list(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (Set, (list(self),), self.meta)
+        return _remade, (Set, (list(self),), self._meta)
 
 
 def _as_set(other: Iterable[Any]) -> Set:
@@ -552,9 +567,7 @@ def _as_set(other: Iterable[Any]) -> Set:
 
 def _remade(cls: Any, args: tuple[Any, ...], meta: Map | None) -> Any:
     made = cls(*args)
-    if meta is not None:
-        _put(made, "meta", meta)
-    return made
+    return made if meta is None else with_meta(made, meta)
 
 
 def _repr_of(value: object, *parts: Any) -> str:
@@ -584,22 +597,24 @@ def with_meta(value: _Value, meta: Map | None) -> _Value:
     elif kind is Map:
         made = object.__new__(Map)
         for slot in ("_data", "_plain", "_hash"):
-            _put(made, slot, getattr(value, slot))
+            setattr(made, slot, getattr(value, slot))
     elif kind is Tagged:
         tagged = cast("Tagged", value)
         made = Tagged(tagged.tag, tagged.value)
     else:
         raise TypeError(f"a {kind.__name__} cannot carry metadata")
-    _put(made, "meta", meta)
+    _put(made, "_meta" if kind is Map or kind is Set else "meta", meta)
     return cast("_Value", made)
 
 
 # Types whose own equality is strict: none of their values equals a value of another type.
 ATOMS = frozenset({Keyword, Symbol, str, type(None), UUID, Char, datetime, bytes})
+_ALL_ATOMS = ATOMS.issuperset
 _CARRY_META = frozenset({Symbol, Vector, List, Map, Set, Tagged})
 _NUMBERS = frozenset({int, bool, float, Decimal, Fraction})
 # Members of these types hash by tuple.__hash__ as they are: bool equals int, but unequal values may share a hash.
 _UNTROUBLED = ATOMS | {bool, Fraction}
+_EXACT = ATOMS | {int, bool}  # between two values of one of these types, Python's == is strict
 _LONG_LIMIT = 1 << 63
 
 
@@ -729,9 +744,6 @@ def _mixed(node: Any, known: dict[int, int]) -> int:
     return mixed
 
 
-_VECTORS = (Vector, tuple, list)
-
-
 def strict_equal(a: Any, b: Any) -> bool:
     """Return whether two values are equal, type-strictly, at every depth; runs without recursion."""
     pairs = [(a, b)]
@@ -739,12 +751,12 @@ def strict_equal(a: Any, b: Any) -> bool:
         a, b = pairs.pop()
         if a is b:
             continue
-        kind = type(a)
-        if kind is type(b) and (kind in ATOMS or kind is int or kind is bool):
+        kind = a.__class__
+        if kind is b.__class__ and kind in _EXACT:
             if a != b:
                 return False
         elif kind in _NUMBERS:
-            if kind is not type(b) or strict_key(a) != strict_key(b):
+            if kind is not b.__class__ or strict_key(a) != strict_key(b):
                 return False
         elif not _open_pair(a, b, pairs):
             return False
@@ -753,14 +765,20 @@ def strict_equal(a: Any, b: Any) -> bool:
 
 def _open_pair(a: Any, b: Any, pairs: list[tuple[Any, Any]]) -> bool:
     """Compare two collections by shape and leave their members to be compared; False when they differ already."""
-    a, b = _as_model(a), _as_model(b)
     kind = type(a)
+    if kind is not type(b) or kind not in _CARRY_META:
+        a, b = _as_model(a), _as_model(b)
+        kind = type(a)
     if kind is not type(b):
         return False
     if kind is Vector or kind is List:
         if len(a) != len(b):
             return False
-        pairs.extend(zip(a, b, strict=True))
+        pairs += [
+            (x, y)
+            for x, y in zip(a, b, strict=True)
+            if x is not y and not (x.__class__ is y.__class__ and x.__class__ in _EXACT and x == y)
+        ]
         return True
     if kind is Tagged:
         pairs.append((a.value, b.value))
@@ -778,7 +796,11 @@ def _open_maps(a: Map, b: Map, pairs: list[tuple[Any, Any]]) -> bool:
     mine, theirs = a._data, b._data  # noqa: SLF001
     if a._plain:  # noqa: SLF001
         try:
-            pairs.extend([(value, theirs[key]) for key, value in mine.items()])
+            pairs += [
+                (x, y)
+                for key, x in mine.items()
+                if (y := theirs[key]) is not x and not (x.__class__ is y.__class__ and x.__class__ in _EXACT and x == y)
+            ]
         except KeyError:
             return False
         return True

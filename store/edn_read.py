@@ -57,20 +57,27 @@ __all__ = [
 DEPTH_LIMIT = 512  # collections, tags, #_ and ^ within each other
 DIGIT_LIMIT = 4096  # digits of a number; also the largest exponent of a decimal
 
-_CHUNK = 1 << 17  # characters tokenised at once: a list of all tokens of a big text would take more memory than its values
+_CHUNK = (
+    1 << 17
+)  # characters tokenised at once: a list of all tokens of a big text would take more memory than its values
 _CACHED_TOKEN = 32  # tokens up to this length are kept and looked up
-_CACHED_TOKENS = 1 << 19  # so many at once
+_CACHED_TOKENS = 1 << 17  # so many at once
+_SHORT_INTEGER = 19  # digits; fits int64
 _PAUSE_GC_FROM = 1 << 16  # characters; below, the collector has hardly time to run
 
 # The group is empty only where nothing but white space is left, so findall covers the text and never searches.
 # A cut text can change its last token only: an unclosed string or a lone backslash is still one token.
+# White space is spelt out: a set with \s in it is tried item by item, one without becomes a table.
+_WHITE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000,"
+_RUN = rf"""[^{_WHITE}()\[\]{{}}"\\;]*+"""
 _TOKEN = re.compile(
-    r"""[\s,]*+(
-        [\[\](){}^]
+    rf"""[{_WHITE}]*+(
+        :{_RUN}
+      | [\[\](){{}}^]
       | "[^"\\]*+(?:\\.?[^"\\]*+)*+"?
-      | [^\s,()\[\]{}"\\;#^][^\s,()\[\]{}"\\;]*+
-      | \#(?:[{_]|![^\r\n]*+|[^\s,()\[\]{}"\\;]*+)
-      | \\(?:.[^\s,()\[\]{}"\\;]*+)?
+      | [^{_WHITE}()\[\]{{}}"\\;\#^]{_RUN}
+      | \#(?:[{{_]|![^\r\n]*+|{_RUN})
+      | \\(?:.{_RUN})?
       | ;[^\r\n]*+
       |
     )""",
@@ -78,7 +85,7 @@ _TOKEN = re.compile(
 )
 
 # What a symbol may consist of: all but white space, control characters, brackets and the characters with a meaning.
-_NAME_CHAR = r"""[^\s,()\[\]{}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
+_NAME_CHAR = rf"""[^{_WHITE}()\[\]{{}}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
 _NOT_FIRST = r"""(?![0-9:#']|[+-][0-9])"""
 _NAME = rf"{_NOT_FIRST}{_NAME_CHAR}++"
 SYMBOL_TEXT = re.compile(rf"(?!(?:nil|true|false)\Z)(?:/|{_NAME}(?:/(?:/|{_NAME}))?)\Z")
@@ -128,6 +135,10 @@ class _Fault(Exception):  # noqa: N818  it never leaves this module: it becomes 
         self.opener = opener
 
 
+class _LeafFault(_Fault):
+    """A fault of the token that comes next: `map` has not handed it on."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A form and where it stands: `text[start:end]`.
@@ -173,14 +184,6 @@ class _Mark:
 
 
 def _build_map(flat: list[Any]) -> Map:
-    if len(flat) % 2:
-        raise _Fault(
-            "edn/odd-map",
-            f"The map ends with the key {_cut(flat[-1])}, which has no value.",
-            expected="a value",
-            hint="give the key a value, or take it out.",
-            index=len(flat) - 1,
-        )
     try:
         return Map.of_flat(flat)
     except DuplicateError as error:
@@ -190,18 +193,27 @@ def _build_map(flat: list[Any]) -> Map:
             hint="keep one of the two entries.",
             index=2 * error.index,
         ) from None
+    except ValueError:
+        raise _Fault(
+            "edn/odd-map",
+            f"The map ends with the key {_cut(flat[-1])}, which has no value.",
+            expected="a value",
+            hint="give the key a value, or take it out.",
+            index=len(flat) - 1,
+        ) from None
 
 
 def _build_set(members: list[Any]) -> Set:
     try:
         return Set.of_distinct(members)
     except DuplicateError as error:
-        raise _Fault(
-            "edn/duplicate-member",
-            f"The set has the member {_cut(error.value)} twice.",
-            hint="write it once.",
-            index=error.index,
-        ) from None
+        twice = error
+    raise _Fault(
+        "edn/duplicate-member",
+        f"The set has the member {_cut(twice.value)} twice.",
+        hint="write it once.",
+        index=twice.index,
+    )
 
 
 def _build_tagged(tag: Symbol) -> Callable[[list[Any]], Any]:
@@ -219,7 +231,12 @@ def _build_meta(items: list[Any]) -> Any:
     elif type(meta) in (Symbol, str):
         meta = Map({Keyword("tag"): meta})
     elif type(meta) is not Map:
-        raise _Fault("edn/bad-metadata", f"{_cut(meta)} cannot be metadata.", expected="a map, a keyword, a symbol or a string", index=0)
+        raise _Fault(
+            "edn/bad-metadata",
+            f"{_cut(meta)} cannot be metadata.",
+            expected="a map, a keyword, a symbol or a string",
+            index=0,
+        )
     try:
         return with_meta(form, Map(chain(meta.pairs(), (meta_of(form) or Map()).pairs())))
     except TypeError:
@@ -282,7 +299,13 @@ class _Leaves(dict[str, Any]):
         self.update(_CONSTANTS)
 
     def __missing__(self, token: str) -> Any:
-        value = _PARSERS.get(token[0], _symbol)(token)
+        first = token[0]
+        if first == '"' and "\\" not in token and token[-1] == '"' and token != '"':
+            value: Any = token[1:-1]
+        elif first in "123456789" and len(token) < _SHORT_INTEGER and token.isascii() and token.isdigit():
+            return int(token)  # identifiers and times, mostly: hardly one twice
+        else:
+            value = _PARSERS.get(first, _symbol)(token)
         if len(token) <= _CACHED_TOKEN:
             if len(self) >= _CACHED_TOKENS:
                 self.clear()
@@ -302,9 +325,13 @@ def _string(token: str) -> str:
     return _unescaped(token)
 
 
-def _unclosed_string() -> _Fault:
-    return _Fault(
-        "edn/unclosed", "The text ends inside the string that begins here.", expected='"', hint="close the string.", at=(0, 1)
+def _unclosed_string() -> _LeafFault:
+    return _LeafFault(
+        "edn/unclosed",
+        "The text ends inside the string that begins here.",
+        expected='"',
+        hint="close the string.",
+        at=(0, 1),
     )
 
 
@@ -324,10 +351,10 @@ def _unescaped(token: str) -> str:
         else:
             if at == len(token):
                 raise _unclosed_string()
-            raise _Fault(
+            raise _LeafFault(
                 "edn/bad-string",
                 f"A string has no escape {match.group()}.",
-                expected=r'one of \t \r \n \b \f \\ \" or \u and four hexadecimal digits',
+                expected=r"one of \t \r \n \b \f \\ \" or \u and four hexadecimal digits",
                 hint=r"write \\ for a backslash.",
                 at=match.span(),
             )
@@ -352,35 +379,35 @@ def _symbol(token: str) -> Symbol:
     return Symbol(token)
 
 
-def _bad_name(kind: str, token: str, body: str) -> _Fault:
+def _bad_name(kind: str, token: str, body: str) -> _LeafFault:
     shown = _cut_text(token)
     code = f"edn/bad-{kind}"
     if token[0] in "'`@~" and kind == "symbol":
-        return _Fault(
+        return _LeafFault(
             "edn/unsupported",
             f"EDN has no {token[0]} before a form.",
             hint="EDN is data and is not evaluated: leave it out.",
             at=(0, 1),
         )
     if not body:
-        return _Fault(code, f"{shown} is not a {kind}: it has no name.", expected=f"a {kind} such as :a or :a/b")
+        return _LeafFault(code, f"{shown} is not a {kind}: it has no name.", expected=f"a {kind} such as :a or :a/b")
     if body[0] == ":":
-        return _Fault(
+        return _LeafFault(
             code, f"{shown} is not a {kind}: EDN has no aliases.", hint="write the full namespace after one colon."
         )
     if body.count("/") > 1 and not body.endswith("//"):
-        return _Fault(
+        return _LeafFault(
             code,
             f"{shown} is not a {kind}: it has more than one slash.",
             expected="at most one slash, between namespace and name",
             hint="write dots inside the namespace, as in a.b/c.",
         )
     if body[0] == "/" or body[-1] == "/":
-        return _Fault(code, f"{shown} is not a {kind}: the slash needs a namespace before it and a name after it.")
+        return _LeafFault(code, f"{shown} is not a {kind}: the slash needs a namespace before it and a name after it.")
     for at, char in enumerate(token):
         if re.match(_NAME_CHAR, char) is None and char != "/":
-            return _Fault(code, f"{shown} is not a {kind}: {_named(char)} cannot stand in one.", at=(at, at + 1))
-    return _Fault(code, f"{shown} is not a {kind}: a name cannot begin this way.")
+            return _LeafFault(code, f"{shown} is not a {kind}: {_named(char)} cannot stand in one.", at=(at, at + 1))
+    return _LeafFault(code, f"{shown} is not a {kind}: a name cannot begin this way.")
 
 
 def _named(char: str) -> str:
@@ -391,7 +418,7 @@ def _number(token: str) -> Any:
     if len(token) > DIGIT_LIMIT:
         digits = sum(map(token.count, "0123456789"))
         if digits > DIGIT_LIMIT:
-            raise _Fault(
+            raise _LeafFault(
                 "edn/too-big",
                 f"The number {_cut_text(token)} has {digits} digits.",
                 expected=f"at most {DIGIT_LIMIT} digits",
@@ -407,7 +434,7 @@ def _number(token: str) -> Any:
     if match is not None:
         below = _int(match[2])
         if below == 0:
-            raise _Fault("edn/bad-number", f"The ratio {_cut_text(token)} has the denominator 0.")
+            raise _LeafFault("edn/bad-number", f"The ratio {_cut_text(token)} has the denominator 0.")
         return Fraction(_int(match[1]), below)
     raise _bad_number(token)
 
@@ -416,19 +443,19 @@ def _int(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # the process has set a limit of its own below ours
-        raise _Fault("edn/too-big", f"This Python process refuses a number of {len(digits)} digits.") from None
+        raise _LeafFault("edn/too-big", f"This Python process refuses a number of {len(digits)} digits.") from None
 
 
 def _float(token: str, exponent: str | None) -> float:
     value = float(token)
     if value in (float("inf"), float("-inf")):
-        raise _Fault(
+        raise _LeafFault(
             "edn/too-big",
             f"{_cut_text(token)} is larger than any double.",
             hint="write a decimal, with M at the end, or ##Inf.",
         )
     if value == 0 and any(c in "123456789" for c in token.lower().partition("e")[0]):
-        raise _Fault(
+        raise _LeafFault(
             "edn/too-big",
             f"{_cut_text(token)} is so small that a double would hold 0.",
             hint="write a decimal, with M at the end, or 0.0.",
@@ -438,7 +465,7 @@ def _float(token: str, exponent: str | None) -> float:
 
 def _decimal(token: str, exponent: str | None) -> Decimal:
     if exponent is not None and (len(exponent.lstrip("+-0")) > 5 or abs(int(exponent)) > DIGIT_LIMIT):
-        raise _Fault(
+        raise _LeafFault(
             "edn/too-big",
             f"The decimal {_cut_text(token)} has the exponent {_cut_text(exponent)}.",
             expected=f"an exponent between -{DIGIT_LIMIT} and {DIGIT_LIMIT}",
@@ -446,16 +473,26 @@ def _decimal(token: str, exponent: str | None) -> Decimal:
     return Decimal(token[:-1])
 
 
-def _bad_number(token: str) -> _Fault:
+def _bad_number(token: str) -> _LeafFault:
     shown = _cut_text(token)
     body = token.lstrip("+-")
     if re.match(r"0[0-9]", body):
-        return _Fault("edn/bad-number", f"{shown} is not a number: it has leading zeros.", hint="leave the zeros out, or write a string.")
+        return _LeafFault(
+            "edn/bad-number",
+            f"{shown} is not a number: it has leading zeros.",
+            hint="leave the zeros out, or write a string.",
+        )
     if re.match(r"0[xX]|[0-9]+[rR]", body):
-        return _Fault("edn/bad-number", f"{shown} is not a number: EDN has decimal digits only.", hint="write it in base ten.")
+        return _LeafFault(
+            "edn/bad-number", f"{shown} is not a number: EDN has decimal digits only.", hint="write it in base ten."
+        )
     if re.match(r"[0-9]+\.(?![0-9])", body):
-        return _Fault("edn/bad-number", f"{shown} is not a number: the point needs a digit after it.", hint="write 1.0, not 1.")
-    return _Fault("edn/bad-number", f"{shown} is not a number.", expected="a number such as 1, -2.5, 1e9, 3N, 4.50M or 22/7")
+        return _LeafFault(
+            "edn/bad-number", f"{shown} is not a number: the point needs a digit after it.", hint="write 1.0, not 1."
+        )
+    return _LeafFault(
+        "edn/bad-number", f"{shown} is not a number.", expected="a number such as 1, -2.5, 1e9, 3N, 4.50M or 22/7"
+    )
 
 
 def _signed(token: str) -> Any:
@@ -472,7 +509,7 @@ def _char(token: str) -> Char:
         return Char(chr(int(body[1:], 16)))
     if _CHAR_OCTAL.match(body):
         return Char(chr(int(body[1:], 8)))
-    raise _Fault(
+    raise _LeafFault(
         "edn/bad-character",
         f"{_cut_text(token)} is not a character.",
         expected=r"\a, \newline, \return, \space, \tab, \formfeed, \backspace, \uXXXX or \oNNN",
@@ -485,16 +522,18 @@ def _dispatch(token: str) -> Any:
     if token[1:2] == ":":
         ns = token[2:]
         if KEYWORD_TEXT.match(":" + ns) is None or "/" in ns:
-            raise _Fault(
-                "edn/bad-tag", f"{_cut_text(token)} names no namespace for a map.", expected="#:ns{...}",
+            raise _LeafFault(
+                "edn/bad-tag",
+                f"{_cut_text(token)} names no namespace for a map.",
+                expected="#:ns{...}",
                 hint="write the full namespace; EDN has no aliases.",
             )
         return _Mark(token, "namespaced map", needs=1, build=_build_namespaced(ns))
     if token[1:2] == "#":
-        raise _Fault("edn/unsupported", f"{_cut_text(token)} is no EDN value.", expected="##Inf, ##-Inf or ##NaN")
+        raise _LeafFault("edn/unsupported", f"{_cut_text(token)} is no EDN value.", expected="##Inf, ##-Inf or ##NaN")
     name = token[1:]
     if not name or not name[0].isalpha():
-        raise _Fault(
+        raise _LeafFault(
             "edn/unsupported",
             f"EDN has no {_cut_text(token)} form.",
             expected="#{ for a set, #_ to leave out a form, or # and a tag's name",
@@ -519,10 +558,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 def _instant(value: Any) -> datetime:
     if type(value) is not str:
-        raise _Fault("edn/bad-inst", f"#inst takes a string, not {_cut(value)}.", hint='write #inst "2020-02-29T12:00:00Z".', index=0)
-    if _WHOLE_INSTANT.match(value) and value[-6:] != "-00:00":
+        raise _Fault(
+            "edn/bad-inst",
+            f"#inst takes a string, not {_cut(value)}.",
+            hint='write #inst "2020-02-29T12:00:00Z".',
+            index=0,
+        )
+    if _WHOLE_INSTANT.match(value):
         try:
-            return datetime.fromisoformat(value).astimezone(UTC)
+            return datetime.fromisoformat(value)
         except ValueError as error:
             raise _bad_instant(value, str(error)) from None
     match = _INSTANT.match(value)
@@ -538,13 +582,21 @@ def _instant(value: Any) -> datetime:
         )
     try:
         at = datetime(
-            int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
-            int((fraction or "0")[:6].ljust(6, "0")), tzinfo=UTC,
+            int(year),
+            int(month or 1),
+            int(day or 1),
+            int(hour or 0),
+            int(minute or 0),
+            int(second or 0),
+            int((fraction or "0")[:6].ljust(6, "0")),
+            tzinfo=UTC,
         )
         if sign and (off_hours != "00" or off_minutes != "00"):
             if int(off_hours) > 23 or int(off_minutes) > 59:
                 raise _bad_instant(value, "its offset is not between -23:59 and +23:59")
-            at = datetime.fromisoformat(f"{at:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f".{at.microsecond:06d}{sign}{off_hours}:{off_minutes}").astimezone(UTC)
+            at = datetime.fromisoformat(
+                f"{at:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f".{at.microsecond:06d}{sign}{off_hours}:{off_minutes}"
+            ).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise _bad_instant(value, str(error)) from None
     return at
@@ -621,7 +673,7 @@ class _Machine:
                     return
                 try:
                     value = leaf(match[1])
-                except _Fault as fault:
+                except _LeafFault as fault:
                     raise self._error(fault, start, self.end) from None
                 yield start, (value if value.__class__ is _Mark else Node(value, start, self.end, (), text, source))
 
@@ -689,19 +741,18 @@ class _Machine:
                     else:
                         continue
                     while needs and len(items) == needs:
-                        done, prefix, start = items, mark, opened_at
-                        items, mark, opened_at = stack[-1]
-                        needs = mark.needs
+                        kept = mark is not _DISCARD
+                        if kept:
+                            made = mark.build(items) if make is None else make(mark, items, opened_at)  # type: ignore[misc]
+                        items, mark, opened_at = stack.pop()
                         append = items.append
-                        if prefix is not _DISCARD:
-                            if make is None:
-                                made = prefix.build(done)  # type: ignore[misc]
-                            else:
-                                made = make(prefix, done, start)
+                        needs = mark.needs
+                        if kept:
                             append(made)
-                        stack.pop()
+        except _LeafFault as fault:
+            raise self._located(fault, place + 1, -1, as_nodes=False) from None
         except _Fault as fault:
-            raise self._located(fault, place, opened_at, make is not None) from None
+            raise self._located(fault, place, opened_at, as_nodes=make is not None) from None
         if stack:
             raise self._unfinished(mark, opened_at, make is not None)
         return items
@@ -771,13 +822,19 @@ class _Machine:
         where = span_at(self.text, start, end)
         what = f"the {mark.name} opened at line {where.line}, column {where.column}"
         if mark.opens is None:
-            return _Fault("edn/missing-form", f"{closer.text} stands where a form is needed: {what} has none.".replace(" opened", ""), expected="a form")
+            return _Fault(
+                "edn/missing-form",
+                f"{closer.text} stands where a form is needed: {what} has none.".replace(" opened", ""),
+                expected="a form",
+            )
         return _Fault("edn/unmatched", f"{closer.text} cannot close {what}.", expected=mark.opens)
 
     def _unfinished(self, mark: _Mark, opened_at: int, as_nodes: bool) -> EdnError:
         start, end = self._span_of(opened_at, as_nodes)
         if mark.opens is None:
-            return self._edn_error("edn/missing-form", f"The text ends where {mark.text} needs a form.", start, end, expected="a form")
+            return self._edn_error(
+                "edn/missing-form", f"The text ends where {mark.text} needs a form.", start, end, expected="a form"
+            )
         return self._edn_error(
             "edn/unclosed", f"The text ends inside the {mark.name} opened here.", start, end,
             expected=mark.opens, hint=f"close it with {mark.opens}, or look whether the text was cut off.",

@@ -12,7 +12,7 @@ import reprlib
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
-from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ _TAG_TEXT = re.compile(r"[^\W\d_]")
 _READ_TAGS = frozenset({"inst", "uuid"})
 _LARGEST_BITS = 13_607  # an integer of more bits has more than DIGIT_LIMIT digits
 _EXPONENT = re.compile(r"E([+-][0-9]+)\Z")
+_TEXT_OF = attrgetter("_text")
 _SORTED_AS_THEY_ARE = frozenset({str, int, UUID})
 _SORTED_FOR_SHOW = 1_000  # members; a larger set is shown in any order, since only the first few are seen
 
@@ -43,7 +44,10 @@ def _cannot(message: str, hint: str) -> EdnError:
 
 
 def _string_text(value: str) -> str:
-    return f'"{_escaped(value)}"' if _SPECIAL.search(value) else f'"{value}"'
+    # Three scans in C; what is not printable (line ends, surrogates, but also much that may stand) is looked at closely.
+    if value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
+    return f'"{_escaped(value)}"'
 
 
 def _escaped(value: str) -> str:
@@ -57,7 +61,9 @@ def _escaped(value: str) -> str:
 
 def _int_text(value: int) -> str:
     if value.bit_length() >= _LARGEST_BITS:
-        raise _cannot(f"An integer of {value.bit_length()} bits has too many digits.", f"write at most {DIGIT_LIMIT} digits.")
+        raise _cannot(
+            f"An integer of {value.bit_length()} bits has too many digits.", f"write at most {DIGIT_LIMIT} digits."
+        )
     return str(value)
 
 
@@ -106,7 +112,9 @@ def _instant_text(value: datetime) -> str:
     try:
         at = value.astimezone(UTC)
     except OverflowError:
-        raise _cannot(f"The datetime {value.isoformat()} is outside the years 1 to 9999 in UTC.", "use a later or earlier one.") from None
+        raise _cannot(
+            f"The datetime {value.isoformat()} is outside the years 1 to 9999 in UTC.", "use a later or earlier one."
+        ) from None
     fine = "microseconds" if at.microsecond % 1000 else "milliseconds"
     return f'#inst "{at.replace(tzinfo=None).isoformat(timespec=fine)}-00:00"'
 
@@ -114,14 +122,20 @@ def _instant_text(value: datetime) -> str:
 def _keyword_text(value: Keyword) -> str:
     text = str(value)
     if KEYWORD_TEXT.match(text) is None:
-        raise _cannot(f"The keyword {text!r} would not read back.", "take the characters out that EDN names cannot have, or use a string.")
+        raise _cannot(
+            f"The keyword {text!r} would not read back.",
+            "take the characters out that EDN names cannot have, or use a string.",
+        )
     return text
 
 
 def _symbol_text(value: Symbol) -> str:
     text = str(value)
     if SYMBOL_TEXT.match(text) is None:
-        raise _cannot(f"The symbol {text!r} would not read back.", "take the characters out that EDN names cannot have, or use a string.")
+        raise _cannot(
+            f"The symbol {text!r} would not read back.",
+            "take the characters out that EDN names cannot have, or use a string.",
+        )
     return text
 
 
@@ -133,6 +147,7 @@ class _KeywordTexts(dict[Keyword, str]):
         return text
 
 
+_CARRY_META = frozenset({Symbol, Vector, List, Map, Set, Tagged})
 _LEAVES: dict[type, Callable[[Any], str]] = {
     str: _string_text,
     Keyword: _keyword_text,
@@ -151,12 +166,12 @@ _Opened = tuple["Iterable[Any]", str, str, bool]  # members, opening text, closi
 
 
 def _opened(value: Any) -> _Opened:
-    """The parts of what is no leaf."""
+    """The parts of what is no leaf; they can be gone through more than once."""
     kind = type(value)
-    if getattr(value, "meta", None) is not None and kind in (Vector, List, Map, Set, Symbol, Tagged):
+    if kind in _CARRY_META and value.meta is not None:
         return (meta_of(value), with_meta(value, None)), "^", "", False
     if kind is Map:
-        return chain.from_iterable(value.pairs()), "{", "}", False
+        return [part for pair in value.pairs() for part in pair], "{", "}", False
     if kind is List:
         return value, "(", ")", False
     if isinstance(value, (tuple, list)):
@@ -165,7 +180,7 @@ def _opened(value: Any) -> _Opened:
         members, is_sorted = _in_order(value)
         return members, "#{", "}", not is_sorted
     if isinstance(value, dict):
-        return chain.from_iterable(value.items()), "{", "}", False
+        return [part for pair in value.items() for part in pair], "{", "}", False
     if kind is Symbol:
         return (), _symbol_text(value), "", False
     if kind is Tagged:
@@ -197,7 +212,7 @@ def _in_order(members: Iterable[Any]) -> tuple[Iterable[Any], bool]:
     if len(kinds) == 1:
         (kind,) = kinds
         if kind is Keyword:
-            return sorted(members, key=str), True
+            return sorted(members, key=_TEXT_OF), True
         if kind in _SORTED_AS_THEY_ARE:
             return sorted(members), True
     return members, False
@@ -211,7 +226,8 @@ def write_edn(value: Any, *, depth_limit: int = DEPTH_LIMIT) -> str:
     >>> write_edn({Keyword("a/b"): [1, 2.5, None, {"y", "x"}]})
     '{:a/b [1 2.5 nil #{"x" "y"}]}'
     """
-    find_leaf = {**_LEAVES, Keyword: _KeywordTexts().__getitem__}.get
+    leaf_of = {**_LEAVES, Keyword: _KeywordTexts().__getitem__}
+    find_leaf = leaf_of.get
     texts: list[str] = []
     append = texts.append
     members: Iterator[Any] = iter((value,))
@@ -224,18 +240,25 @@ def write_edn(value: Any, *, depth_limit: int = DEPTH_LIMIT) -> str:
             if leaf is not None:
                 append(leaf(member))
                 continue
-            stack.append((members, texts, opening, closing, sort_texts))
-            if len(stack) > depth_limit and type(member) is not Symbol:
+            parts, inner_opening, inner_closing, inner_sort = _opened(member)
+            if len(stack) >= depth_limit and type(member) is not Symbol:
                 raise EdnError(
                     "edn/too-deep",
                     f"The value is nested more than {depth_limit} deep, or holds itself.",
                     hint="raise depth_limit, on reading too.",
                 )
-            parts, opening, closing, sort_texts = _opened(member)
-            members = iter(parts)
-            texts = []
-            append = texts.append
-            break
+            try:  # most collections hold leaves only: no frame for them
+                inner = [leaf_of[part.__class__](part) for part in parts]
+            except KeyError:
+                stack.append((members, texts, opening, closing, sort_texts))
+                opening, closing, sort_texts = inner_opening, inner_closing, inner_sort
+                members = iter(parts)
+                texts = []
+                append = texts.append
+                break
+            if inner_sort:
+                inner.sort()
+            append(f"{inner_opening}{' '.join(inner)}{inner_closing}")
         else:
             if not stack:
                 return texts[0]

@@ -1,0 +1,645 @@
+"""The LMDB environment: open, check, read and write transactions, fork and reader care. The only file that imports lmdb.
+
+One LMDB tree holds everything; the first byte of a key names the table:
+
+    M                      the meta record (below)
+    S aid                  count and last tx of an attribute's datoms in the segments
+    E e a v  /  A a e v  /  V a v e      segments of EAVT, AEVT, AVET under the key of their first datom
+    L tx part              the transaction log
+    D code                 dictionary blocks, code -> value
+    R bytes                dictionary, value -> code
+
+Meta record, little end first: u32 crc32 of the rest, u32 format, 16 bytes database id, then i64 basis_tx, merged_tx (the
+segments hold all transactions up to it, the log's tail after it is the novelty), generation (of the segments),
+next_code, max_eid, max_aid, schema_tx, log_base (first tx of the log, 0 for all of it), datoms in the segments.
+
+What LMDB does not do is done here: a file shorter than its pages is refused before it is mapped (reading past its end is
+a SIGBUS), a forked child is refused, a failed commit poisons the environment until it is reopened (LMDB accepts commits
+after a failed fdatasync), dead readers' slots are freed at open. Source: lmdb.h, "Caveats"; py-lmdb 3 documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+from zlib import crc32
+
+import lmdb
+
+from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorrupt, StoreFull, StoreLocked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FORMAT: Final = 1
+MAP_SIZE_BYTES: Final = 1 << 40
+MIN_MAP_SIZE_BYTES: Final = 64 << 20
+MAX_READERS: Final = 4096
+DATA_FILE: Final = "data.mdb"
+IDENTITY_FILE: Final = "DATALOG"
+OPEN_FILE: Final = "open.lock"
+META_KEY: Final = b"M"
+_META: Final = struct.Struct("<I16s9q")
+_META_MAGIC: Final = 0xBEEFC0DE
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The meta record: counters and positions that every commit brings up to date."""
+
+    id: UUID
+    basis_tx: int
+    merged_tx: int
+    generation: int
+    next_code: int
+    max_eid: int
+    max_aid: int
+    schema_tx: int
+    log_base: int
+    datoms: int
+
+    def encode(self) -> bytes:
+        """The record's bytes, checksum first."""
+        body = _META.pack(
+            FORMAT, self.id.bytes, self.basis_tx, self.merged_tx, self.generation, self.next_code, self.max_eid,
+            self.max_aid, self.schema_tx, self.log_base, self.datoms,
+        )  # fmt: skip
+        return struct.pack("<I", crc32(body)) + body
+
+
+def decode_meta(data: bytes) -> Meta:
+    """The meta record of its bytes.
+
+    Raises:
+        StoreCorrupt: `store/checksum` for damaged bytes, `store/format` for a format this version does not read.
+    """
+    if len(data) != _META.size + 4 or int.from_bytes(data[:4], "little") != crc32(data[4:]):
+        raise StoreCorrupt("store/checksum", "The meta record is damaged: its checksum does not fit its bytes.",
+                           hint="restore a backup; the file cannot be trusted")  # fmt: skip
+    fields = _META.unpack_from(data, 4)
+    if fields[0] != FORMAT:
+        raise StoreCorrupt(
+            "store/format",
+            f"The database has the file format {fields[0]}; this version reads format {FORMAT}.",
+            hint="open it with the version that wrote it, or install a newer version of datalog-lmdb",
+        )
+    return Meta(UUID(bytes=fields[1]), *fields[2:])
+
+
+def convert_error(error: lmdb.Error, path: Path) -> StorageError:
+    """Our error for one of LMDB's, so that no raw LMDB error reaches a user."""
+    text = str(error)
+    if isinstance(error, lmdb.MapFullError):
+        return StoreFull("store/full", f"The memory map of {path} is full.", retryable=True,
+                         hint="close old snapshots and reopen; under a memory limit (ulimit -v) raise the limit")  # fmt: skip
+    if isinstance(error, lmdb.DiskError) or "No space" in text or "Disk quota" in text:
+        return StoreFull("store/disk-full", f"The disk that holds {path} is full; the transaction was not made.",
+                         retryable=True, hint="free some space, then try again")  # fmt: skip
+    if isinstance(error, lmdb.ReadersFullError):
+        return StoreFull("store/readers-full", f"All {MAX_READERS} reader slots of {path} are taken.", retryable=True,
+                         hint="close databases (db.close()) and connections that are no longer needed")  # fmt: skip
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
+        return StoreCorrupt("store/damaged", f"{path} is damaged: {text}.",
+                            hint="run `datalog check PATH`, and restore a backup if it says so")  # fmt: skip
+    if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
+        return StoreCorrupt("store/foreign", f"{path} is not a database of this library: {text}.",
+                            hint="give the directory of a datalog database, or a new one")  # fmt: skip
+    if isinstance(error, lmdb.ReadonlyError):
+        return StorageError("store/read-only", f"{path} is open for reading only.", hint="open it without read_only")
+    if "closed" in text or "deleted" in text:
+        return StoreClosed("store/closed", "The database was closed; this value of it can no longer be read.",
+                           hint="read what you need before closing the connection")  # fmt: skip
+    return StorageError("store/io", f"{path}: {text}.", retryable=True, hint="reopen the database and try again")
+
+
+class ReadTxn:
+    """One LMDB read transaction: everything read through it is of one moment. Bytes are copied out under a lock."""
+
+    __slots__ = ("__weakref__", "_env", "_lock", "_txn")
+
+    def __init__(self, env: Environment, txn: Any) -> None:
+        self._env = env
+        self._txn = txn
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key, or None."""
+        if self._env.pid != os.getpid():
+            raise self._env.forked()
+        try:
+            with self._lock:
+                value: bytes | None = self._txn.get(key)
+                return value
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """All keys with a prefix, in order."""
+        return [k for k, _ in self._walk(prefix, prefix, values=False)]
+
+    def items(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The entries with a prefix, in order, from `start` on; read in slices, so that other threads get their turn."""
+        at = prefix if start is None else start
+        while True:
+            rows = self._walk(prefix, at, values=True, most=256)
+            yield from rows
+            if len(rows) < 256:
+                return
+            at = rows[-1][0] + b"\x00"
+
+    def last_key(self, prefix: bytes) -> bytes | None:
+        """The greatest key with a prefix, or None."""
+        if self._env.pid != os.getpid():
+            raise self._env.forked()
+        try:
+            with self._lock, self._txn.cursor() as cursor:
+                found = cursor.set_range(_next_prefix(prefix))
+                found = cursor.prev() if found else cursor.last()
+                if not found:
+                    return None
+                key: bytes = cursor.key()
+                return key if key.startswith(prefix) else None
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+
+    def _walk(self, prefix: bytes, start: bytes, *, values: bool, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        if self._env.pid != os.getpid():
+            raise self._env.forked()
+        rows: list[tuple[bytes, bytes]] = []
+        try:
+            with self._lock, self._txn.cursor() as cursor:
+                if not cursor.set_range(start):
+                    return rows
+                if values:
+                    for item in cursor.iternext(True, True):
+                        if not item[0].startswith(prefix) or (most is not None and len(rows) == most):
+                            break
+                        rows.append(item)
+                else:
+                    for key in cursor.iternext(True, False):
+                        if not key.startswith(prefix):
+                            break
+                        rows.append((key, b""))
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+        return rows
+
+    def close(self) -> None:
+        """Releases the reader slot."""
+        with self._lock, contextlib.suppress(lmdb.Error):
+            self._txn.abort()
+
+    def refresh(self) -> None:
+        """Moves this transaction to the newest commit."""
+        try:
+            with self._lock:
+                self._txn.abort()
+                self._txn = self._env.begin_raw()
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+
+    def park(self) -> None:
+        """Gives up the moment, so that no page is held; py-lmdb keeps the slot. `refresh` before the next read."""
+        with self._lock, contextlib.suppress(lmdb.Error):
+            self._txn.abort()
+
+
+class WriteTxn(ReadTxn):
+    """The one write transaction of the environment; `Environment.write` commits or aborts it."""
+
+    __slots__ = ("touched",)
+
+    def __init__(self, env: Environment, txn: Any) -> None:
+        super().__init__(env, txn)
+        self.touched = False
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Sets the value under a key."""
+        self.touched = True
+        self._txn.put(key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Removes a key."""
+        self.touched = True
+        self._txn.delete(key)
+
+    def put_sorted(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Sets many values; the keys come in order, which saves LMDB most of the search."""
+        self.touched = True
+        with self._txn.cursor() as cursor:
+            cursor.putmulti(items)
+
+
+class Environment:
+    """An open LMDB environment of our format. Made by `open_environment`; one for each directory in a process."""
+
+    def __init__(self, path: Path, env: Any, *, read_only: bool, sync: bool, open_file: int | None) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.sync = sync
+        self.pid = os.getpid()
+        self.closed = False
+        self.poisoned: str | None = None
+        self._env = env
+        self._open_file = open_file
+
+    def forked(self) -> ForkedConnection:
+        """The error for a child process that uses its parent's environment."""
+        return ForkedConnection(
+            "store/forked",
+            "This connection was opened before a fork; a child process must not use its parent's.",
+            hint="open the database in the child: datalog.connect(path)",
+        )
+
+    def check_usable(self) -> None:
+        """Returns if transactions may begin.
+
+        Raises:
+            ForkedConnection, StoreClosed, StorageError: in a forked child, after close, after a failed commit.
+        """
+        if self.pid != os.getpid():
+            raise self.forked()
+        if self.closed:
+            raise StoreClosed("store/closed", f"The database {self.path} is closed.", hint="connect to it again")
+        if self.poisoned is not None:
+            raise StorageError(
+                "store/poisoned",
+                f"An earlier commit to {self.path} failed ({self.poisoned}); what it wrote cannot be trusted.",
+                hint="close the connection and connect again: the last good commit is intact",
+                retryable=True,
+            )
+
+    def read(self) -> ReadTxn:
+        """A read transaction on the newest commit."""
+        self.check_usable()
+        try:
+            return ReadTxn(self, self._env.begin())
+        except lmdb.ReadersFullError:
+            try:
+                self._env.reader_check()
+                return ReadTxn(self, self._env.begin())
+            except lmdb.Error as e:
+                raise convert_error(e, self.path) from e
+        except lmdb.Error as e:
+            raise convert_error(e, self.path) from e
+
+    def begin_raw(self) -> Any:
+        """A bare LMDB read transaction, for `ReadTxn.refresh`."""
+        return self._env.begin()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[WriteTxn]:
+        """The write transaction: committed when the block ends, aborted when it raises or wrote nothing."""
+        self.check_usable()
+        try:
+            raw = self._env.begin(write=True)
+        except lmdb.Error as e:
+            raise convert_error(e, self.path) from e
+        txn = WriteTxn(self, raw)
+        try:
+            yield txn
+        except lmdb.Error as e:
+            raw.abort()
+            raise convert_error(e, self.path) from e
+        except BaseException:
+            raw.abort()
+            raise
+        if not txn.touched:
+            raw.abort()
+            return
+        try:
+            raw.commit()
+        except lmdb.Error as e:
+            converted = convert_error(e, self.path)
+            if not isinstance(converted, StoreFull) or converted.code == "store/disk-full":
+                self.poisoned = str(e)
+            raise converted from e
+
+    def stat(self) -> dict[str, int]:
+        """Pages, page size, entries, map size, readers and file size, in bytes where a size."""
+        stat, info = self._env.stat(), self._env.info()
+        file = self.path / DATA_FILE
+        return {
+            "page_size": stat["psize"],
+            "depth": stat["depth"],
+            "branch_pages": stat["branch_pages"],
+            "leaf_pages": stat["leaf_pages"],
+            "overflow_pages": stat["overflow_pages"],
+            "entries": stat["entries"],
+            "map_size_bytes": info["map_size"],
+            "readers": info["num_readers"],
+            "file_bytes": file.stat().st_size if file.exists() else 0,
+            "disk_bytes": file.stat().st_blocks * 512 if file.exists() else 0,
+        }
+
+    def force_sync(self) -> None:
+        """Makes all commits reach the disk; for environments opened with sync=False."""
+        self._env.sync(True)
+
+    def copy(self, target: Path, *, compact: bool) -> None:
+        """A consistent copy of the file as it is now, into an existing directory."""
+        try:
+            self._env.copy(str(target), compact=compact)
+        except lmdb.Error as e:
+            raise convert_error(e, target) from e
+
+    def lock_exclusive(self) -> bool:
+        """True when no other process has the database open, and none can open it until this one closes."""
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        if self._open_file is None:
+            return False
+        try:
+            fcntl.flock(self._open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fcntl.flock(self._open_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Closes the environment; transactions still open are ended."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.pid == os.getpid() and not self.read_only and not self.sync and self.poisoned is None:
+            with contextlib.suppress(lmdb.Error):
+                self._env.sync(True)
+        self._env.close()
+        if self._open_file is not None:
+            os.close(self._open_file)
+            self._open_file = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# opening
+
+
+def open_environment(path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[Environment, Meta | None]:
+    """The environment of a directory and its meta record; None for a directory where a database is yet to be made.
+
+    Raises:
+        StorageError: `store/path`, `store/permission`; StoreCorrupt: `store/truncated`, `store/foreign`,
+            `store/format`, `store/checksum`; StoreLocked: `store/exclusive`.
+    """
+    is_new = _check_directory(path, read_only=read_only)
+    open_file = _take_open_file(path, read_only=read_only)
+    try:
+        raw = _open_lmdb(path, read_only=read_only, sync=sync)
+        env = Environment(path, raw, read_only=read_only, sync=sync, open_file=open_file)
+        try:
+            raw.reader_check()
+            meta = _read_meta(env, is_new=is_new)
+        except lmdb.Error as e:
+            env.close()
+            open_file = None
+            raise convert_error(e, path) from e
+        except BaseException:
+            env.close()
+            open_file = None
+            raise
+    except BaseException:
+        if open_file is not None:
+            os.close(open_file)
+        raise
+    return env, meta
+
+
+def write_identity(path: Path, database_id: UUID) -> None:
+    """Leaves the identity file, which tells an emptied database from a new directory."""
+    file = path / IDENTITY_FILE
+    if not file.exists():
+        temporary = path / f"{IDENTITY_FILE}.{os.getpid()}"
+        temporary.write_text(f'{{:datalog/format {FORMAT} :datalog/id #uuid "{database_id}"}}\n', encoding="utf-8")
+        temporary.replace(file)
+
+
+def new_meta() -> Meta:
+    """The meta record of a new database."""
+    return Meta(uuid4(), (1 << 40), (1 << 40), 0, 1, 0, 63, 0, 0, 0)
+
+
+def with_meta(meta: Meta, **changes: Any) -> Meta:
+    """The record with some fields changed."""
+    return replace(meta, **changes)
+
+
+def _path_error(path: Path, message: str, hint: str) -> StorageError:
+    return StorageError("store/path", f"{path} {message}", hint=hint)
+
+
+def _check_directory(path: Path, *, read_only: bool) -> bool:
+    """True when a new database is to be made here."""
+    if path.exists() and not path.is_dir():
+        raise _path_error(path, "is a file.", "a database is a directory: give a directory, or a name not yet in use")
+    file = path / DATA_FILE
+    try:
+        if not file.exists():
+            if (path / IDENTITY_FILE).exists():
+                raise StoreCorrupt(
+                    "store/truncated",
+                    f"{path} held a database, but its {DATA_FILE} is gone.",
+                    hint=f"restore {DATA_FILE} from a backup, or remove the directory to begin anew",
+                )
+            if read_only:
+                raise _path_error(path, "holds no database.", "check the path, or connect without read_only to make one")
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return True
+        size = file.stat().st_size
+        if size == 0 and not (path / IDENTITY_FILE).exists() and not read_only:
+            return True
+        check_file(file)
+    except PermissionError as e:
+        raise StorageError(
+            "store/permission", f"{path} cannot be opened: permission denied.", hint="check its owner and mode"
+        ) from e
+    except OSError as e:
+        raise StorageError("store/path", f"{path} cannot be opened: {e.strerror}.", hint="check the path") from e
+    return not (path / IDENTITY_FILE).exists()
+
+
+def check_file(file: Path) -> None:
+    """Returns if the file is an LMDB file with all its pages; looked at before it is mapped.
+
+    Raises:
+        StoreCorrupt: `store/foreign` for another kind of file, `store/truncated` for a short one.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as f:
+        head = f.read(65536 * 2)
+        metas = list(_lmdb_metas(head))
+        if size < 4096 or not metas:
+            if size < 4096:
+                raise _truncated(file, size, 8192)
+            raise StoreCorrupt(
+                "store/foreign",
+                f"{file} is not an LMDB file.",
+                hint="give the directory of a datalog database, or a new one",
+            )
+        page_size, last_page, version = max(metas, key=lambda m: m[3])[:3]
+        if version != 1:
+            raise StoreCorrupt(
+                "store/foreign",
+                f"{file} is an LMDB file of format {version}, this library writes format 1.",
+                hint="give the directory of a datalog database, or a new one",
+            )
+        needed = page_size * (last_page + 1)
+        if size < needed and not _tail_is_free(f, page_size, size, max(metas, key=lambda m: m[3])):
+            raise _truncated(file, size, needed)
+    if size < needed:
+        # LMDB never wrote the last pages, as the transaction that took them also freed them: give them their place
+        with contextlib.suppress(OSError):
+            os.truncate(file, needed)
+
+
+def _truncated(file: Path, size: int, needed: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        "store/truncated",
+        f"{file} is truncated: it has {size} bytes, its pages need {needed}.",
+        hint="restore a backup; a part of the file is gone",
+    )
+
+
+def _lmdb_metas(head: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """(page size, last page, version, txnid, main root, main depth) of each readable LMDB meta page."""
+    size0 = None
+    for at in (0, None):
+        if at is None:
+            if size0 is None:
+                return
+            at = size0
+        if len(head) < at + 16 + 136:
+            return
+        magic, version = struct.unpack_from("<II", head, at + 16)
+        if magic != _META_MAGIC:
+            if at == 0:
+                size0 = 4096
+            continue
+        # page header 16, magic 4, version 4, address 8, map size 8, then two db records of 48, last page 8, txnid 8
+        free_db = at + 16 + 24
+        page_size = struct.unpack_from("<I", head, free_db)[0]
+        main_db = free_db + 48
+        depth = struct.unpack_from("<H", head, main_db + 6)[0]
+        root = struct.unpack_from("<Q", head, main_db + 40)[0]
+        last_page, txnid = struct.unpack_from("<QQ", head, free_db + 96)
+        size0 = page_size if at == 0 else size0
+        if page_size in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536):
+            yield page_size, last_page, version & 0xFFFF, txnid, root, depth
+
+
+def _tail_is_free(f: Any, page_size: int, size: int, meta: tuple[int, int, int, int, int, int]) -> bool:
+    """True when every page that the main tree reaches lies inside the file."""
+    pages = size // page_size
+    stack = [meta[4]]
+    if meta[4] == (1 << 64) - 1:
+        return True
+    seen = 0
+    while stack:
+        number = stack.pop()
+        seen += 1
+        if number >= pages or seen > pages:
+            return False
+        f.seek(number * page_size)
+        page = f.read(page_size)
+        flags, lower = struct.unpack_from("<HH", page, 10)
+        count = (lower - 16) // 2
+        for i in range(count):
+            node = struct.unpack_from("<H", page, 16 + 2 * i)[0]
+            low, high, node_flags, key_size = struct.unpack_from("<HHHH", page, node)
+            if flags & 0x01:  # a branch: the child's page number
+                stack.append(low | high << 16 | node_flags << 32)
+            elif flags & 0x02 and node_flags & 0x01:  # a leaf with a value on overflow pages
+                first = struct.unpack_from("<Q", page, node + 8 + key_size)[0]
+                length = low | high << 16
+                if first + (length + 16 + page_size - 1) // page_size > pages:
+                    return False
+    return True
+
+
+def _take_open_file(path: Path, *, read_only: bool) -> int | None:
+    """A shared lock on the open file: `compact` in place needs to know that nobody else has the database open."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(path / OPEN_FILE, flags, 0o600)
+    except OSError as e:
+        if read_only:
+            return None
+        if e.errno == errno.ELOOP:
+            raise _path_error(path / OPEN_FILE, "is a symbolic link.", "remove it") from e
+        raise StorageError(
+            "store/permission", f"{path} cannot be opened: {e.strerror}.", hint="check its owner and mode"
+        ) from e
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as e:
+        os.close(handle)
+        raise StoreLocked(
+            "store/exclusive",
+            f"{path} is being compacted or rebuilt by another process.",
+            retryable=True,
+            hint="wait until it is done",
+        ) from e
+    return handle
+
+
+def _open_lmdb(path: Path, *, read_only: bool, sync: bool) -> Any:
+    map_size = MAP_SIZE_BYTES
+    while True:
+        try:
+            return lmdb.open(
+                str(path), map_size=map_size, readonly=read_only, create=not read_only, sync=sync, metasync=sync,
+                max_readers=MAX_READERS, max_spare_txns=4, lib_version=0, mode=0o600, subdir=True, lock=True,
+            )  # fmt: skip
+        except lmdb.Error as e:
+            no_memory = isinstance(e, lmdb.MemoryError) or "allocate memory" in str(e)
+            if not no_memory or map_size // 2 < MIN_MAP_SIZE_BYTES:
+                raise _open_error(e, path) from e
+        except MemoryError as e:
+            if map_size // 2 < MIN_MAP_SIZE_BYTES:
+                raise StorageError("store/memory", f"{path}: not enough address space to map the file.",
+                                   hint="raise the memory limit (ulimit -v)") from e  # fmt: skip
+        map_size //= 2
+
+
+def _open_error(e: lmdb.Error, path: Path) -> StorageError:
+    text = str(e)
+    if "already open" in text:
+        return StoreLocked("store/open-twice", f"{path} is open in this process already, outside this library.",
+                           hint="close the other environment first")  # fmt: skip
+    if "Permission denied" in text or "Read-only" in text:
+        return StorageError("store/permission", f"{path} cannot be opened: {text}.",
+                            hint="check its owner and mode, or open it with read_only=True")  # fmt: skip
+    return convert_error(e, path)
+
+
+def _read_meta(env: Environment, *, is_new: bool) -> Meta | None:
+    txn = env.read()
+    try:
+        data = txn.get(META_KEY)
+        if data is not None:
+            return decode_meta(data)
+        if env.stat()["entries"] or not is_new:
+            raise StoreCorrupt(
+                "store/foreign",
+                f"{env.path} is an LMDB environment, but not a datalog database.",
+                hint="give the directory of a datalog database, or a new one",
+            )
+        if env.read_only:
+            raise _path_error(env.path, "holds no database yet.", "connect without read_only to make one")
+        return None
+    finally:
+        txn.close()
+
+
+def _next_prefix(prefix: bytes) -> bytes:
+    return prefix[:-1] + bytes([prefix[-1] + 1])

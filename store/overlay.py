@@ -1,0 +1,186 @@
+"""The overlay: what was asserted and retracted after the segments' generation, in memory, over the base.
+
+Two uses of one type: the *novelty*, transactions that are in the log but not yet merged into segments, and the datoms of
+a speculative transaction (`with_`). Rows are only ever appended; a view is an overlay and a number of rows, so that
+every transaction gives a new immutable view for the price of its own rows, and all snapshots share the rest.
+
+Each row is an *effective* change: an add only where the datom was absent, a retraction only where it was present. So for
+one (e, a, v) the rows alternate, the last one decides, and the first one tells whether the base has the datom.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from store.columns import EMPTY
+from store.datom import AID_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.int64]
+    Row = tuple[int, int, int, int, int]  # e, aid, v, tx, 1 added or 0 retracted
+
+
+class Changes(NamedTuple):
+    """Net changes of one attribute against the base, each int64 (n,), sorted by (e, v)."""
+
+    add_e: Codes
+    add_v: Codes
+    add_tx: Codes
+    drop_e: Codes
+    drop_v: Codes
+
+
+NO_CHANGES = Changes(EMPTY, EMPTY, EMPTY, EMPTY, EMPTY)
+
+
+class Overlay:
+    """Rows appended by transactions, found by entity, by attribute, and by (attribute, value)."""
+
+    __slots__ = ("by_a", "by_av", "by_e", "rows", "totals")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.by_e: dict[int, list[int]] = {}
+        self.by_a: dict[int, list[int]] = {}
+        self.totals: dict[int, list[int]] = {}  # beside by_a: adds less retractions up to and with each row
+        self.by_av: dict[tuple[int, int], list[int]] = {}
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Adds rows at the end. Only the one writer may call this, and only with what was committed."""
+        by_e, by_a, by_av, totals, out = self.by_e, self.by_a, self.by_av, self.totals, self.rows
+        n = len(out)
+        for row in rows:
+            e, a, v, _, added = row
+            out.append(row)
+            try:
+                by_e[e].append(n)
+            except KeyError:
+                by_e[e] = [n]
+            try:
+                by_a[a].append(n)
+                total = totals[a]
+                total.append(total[-1] + (1 if added else -1))
+            except KeyError:
+                by_a[a] = [n]
+                totals[a] = [1 if added else -1]
+            key = (a, v)
+            try:
+                by_av[key].append(n)
+            except KeyError:
+                by_av[key] = [n]
+            n += 1
+
+    def view(self) -> OverlayView:
+        """The view of all rows so far."""
+        return OverlayView(self, len(self.rows))
+
+
+class OverlayView:
+    """The first `n` rows of an overlay: immutable."""
+
+    __slots__ = ("n", "overlay")
+
+    def __init__(self, overlay: Overlay, n: int) -> None:
+        self.overlay = overlay
+        self.n = n
+
+    def extended(self, rows: list[Row]) -> OverlayView:
+        """A view with more rows: appended in place when this is the newest view, else to a copy."""
+        overlay = self.overlay
+        if len(overlay.rows) != self.n:
+            copied = Overlay()
+            copied.append(overlay.rows[: self.n])
+            overlay = copied
+        overlay.append(rows)
+        return overlay.view()
+
+    def _visible(self, places: list[int] | None) -> list[Row]:
+        if not places:
+            return []
+        rows, n = self.overlay.rows, self.n
+        if places[-1] < n:
+            return [rows[i] for i in places]
+        return [rows[i] for i in places if i < n]
+
+    def of_entity(self, e: int) -> list[Row]:
+        """The rows of an entity, oldest first."""
+        return self._visible(self.overlay.by_e.get(e))
+
+    def of_value(self, a: int, v: int) -> list[Row]:
+        """The rows of an attribute and value, oldest first."""
+        return self._visible(self.overlay.by_av.get((a, v)))
+
+    def of_attribute(self, a: int) -> list[Row]:
+        """The rows of an attribute, oldest first."""
+        return self._visible(self.overlay.by_a.get(a))
+
+    def touches(self, a: int) -> bool:
+        """True when an attribute has rows here."""
+        places = self.overlay.by_a.get(a)
+        return bool(places) and places[0] < self.n  # type: ignore[index]
+
+    def aids(self) -> list[int]:
+        """The attributes that have rows here."""
+        return [a for a, places in self.overlay.by_a.items() if places[0] < self.n]
+
+    def last_tx(self, a: int) -> int:
+        """The newest tx of an attribute's rows, 0 when it has none."""
+        places = self.overlay.by_a.get(a)
+        if not places or places[0] >= self.n:
+            return 0
+        return self.overlay.rows[places[bisect_left(places, self.n) - 1]][3]
+
+    def count_delta(self, a: int) -> int:
+        """How many datoms more than the base an attribute has."""
+        places = self.overlay.by_a.get(a)
+        if not places or places[0] >= self.n:
+            return 0
+        return self.overlay.totals[a][bisect_left(places, self.n) - 1]
+
+    def all_rows(self) -> list[Row]:
+        """All rows, oldest first."""
+        return self.overlay.rows[: self.n]
+
+
+def net_changes(rows: list[Row]) -> tuple[Codes, Codes, Codes, Codes, Codes, Codes, Codes]:
+    """What rows, oldest first, change against the base.
+
+    Returns:
+        add_ea, add_v, add_tx, drop_ea, drop_v sorted by (ea, v), where ea is e << 21 | aid, and the aids of adds and
+        drops; a datom that was retracted and added again is in both, so that it gets its new tx.
+    """
+    if not rows:
+        return EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY
+    table = np.array(rows, dtype=np.int64)
+    ea = table[:, 0] << np.int64(AID_BITS) | table[:, 1]
+    order = np.lexsort((table[:, 2], ea))  # stable: equal datoms keep their time order
+    ea, table = ea[order], table[order]
+    v = table[:, 2]
+    changes = (ea[1:] != ea[:-1]) | (v[1:] != v[:-1])
+    first = np.concatenate(([True], changes))
+    last = np.concatenate((changes, [True]))
+    adds = last & (table[:, 4] == 1)
+    drops = first & (table[:, 4] == 0)
+    return ea[adds], v[adds], table[adds, 3], ea[drops], v[drops], table[adds, 1], table[drops, 1]
+
+
+def changes_of(rows: list[Row]) -> Changes:
+    """The net changes of rows that are all of one attribute, oldest first."""
+    if not rows:
+        return NO_CHANGES
+    if len(rows) == 1:
+        e, _, v, tx, added = rows[0]
+        one_e, one_v = np.array([e], dtype=np.int64), np.array([v], dtype=np.int64)
+        if added:
+            return Changes(one_e, one_v, np.array([tx], dtype=np.int64), EMPTY, EMPTY)
+        return Changes(EMPTY, EMPTY, EMPTY, one_e, one_v)
+    add_ea, add_v, add_tx, drop_ea, drop_v, _, _ = net_changes(rows)
+    shift = np.int64(AID_BITS)
+    return Changes(add_ea >> shift, add_v, add_tx, drop_ea >> shift, drop_v)

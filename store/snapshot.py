@@ -1,0 +1,528 @@
+"""The read view at one basis tx: base segments plus overlay views. Every scan, seek, gather, count and lookup is here.
+
+A snapshot is immutable. Whole-attribute columns come through a bounded cache keyed by (index, attribute, last tx of the
+attribute), which old and new snapshots share where nothing changed. All arrays are int64 and must not be written to.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
+from store.datom import AID_BITS, FIRST_ATTRIBUTE, FIRST_TX
+from store.dictionary import OverlayCodes
+from store.edn import Keyword, show_form
+from store.errors import QueryError, TransactionError, UserError
+from store.index import EAVT, aevt, avet
+from store.overlay import changes_of
+from store.schema import FIRST_USER_AID, IDENT, unknown_attribute
+from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline, kind_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from store.dictionary import Dictionary
+    from store.index import Base
+    from store.overlay import OverlayView
+    from store.schema import Attribute, Schema
+
+    Codes = NDArray[np.int64]
+
+_FEW = 24  # below this many keys point lookups beat loading a column that nobody has cached
+_AID_MASK = np.int64((1 << AID_BITS) - 1)
+
+
+class Columns(NamedTuple):
+    """Datoms of one attribute: e, v codes, and tx where it was asked for; int64 (n,) each."""
+
+    e: Codes
+    v: Codes
+    tx: Codes | None = None
+
+
+class Datoms(NamedTuple):
+    """Datoms of many attributes: int64 (n,) each; codes of v are of the kind of their attribute."""
+
+    e: Codes
+    a: Codes
+    v: Codes
+    tx: Codes
+
+
+class ColumnCache:
+    """Columns of whole attributes, bounded in bytes; the least recently used go first. Safe between threads."""
+
+    def __init__(self, limit_bytes: int = 512 << 20) -> None:
+        self._limit = limit_bytes
+        self._bytes = 0
+        self._entries: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> Any:
+        """The cached value, or None."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return None
+            self._entries[key] = entry
+            return entry[0]
+
+    def peek(self, key: Any) -> bool:
+        """True when the key is cached."""
+        return key in self._entries
+
+    def put(self, key: Any, value: Any, size: int) -> None:
+        """Adds a value of `size` bytes; one larger than a quarter of the cache is not kept."""
+        if size > self._limit // 4:
+            return
+        with self._lock:
+            old = self._entries.pop(key, None)
+            self._bytes += size - (old[1] if old else 0)
+            self._entries[key] = (value, size)
+            while self._bytes > self._limit:
+                self._bytes -= self._entries.pop(next(iter(self._entries)))[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes held now."""
+        return self._bytes
+
+
+class Snapshot:
+    """The database at `basis_tx`, as columns and codes."""
+
+    __slots__ = ("__weakref__", "_base", "_cache", "_counts", "_local", "basis_tx", "dictionary", "layers", "max_eid", "overlay_codes", "schema")
+
+    def __init__(
+        self,
+        base: Base,
+        layers: tuple[OverlayView, ...],
+        schema: Schema,
+        dictionary: Dictionary,
+        cache: ColumnCache,
+        basis_tx: int,
+        overlay_codes: OverlayCodes | None = None,
+    ) -> None:
+        self._base = base
+        self.layers = layers
+        self.schema = schema
+        self.dictionary = dictionary
+        self._cache = cache
+        self.basis_tx = basis_tx
+        self.overlay_codes = overlay_codes  # of a speculative view: its new values have temporary codes
+        self._local: dict[Any, Any] | None = {} if overlay_codes is not None else None
+        self._counts: dict[Any, int] = {}
+        self.max_eid = 0  # the highest entity id in use, set by who makes the snapshot
+
+    @property
+    def base(self) -> Base:
+        """The segments underneath."""
+        return self._base
+
+    def codes(self) -> OverlayCodes:
+        """A view of the dictionary for one query."""
+        return OverlayCodes(self.dictionary, self.overlay_codes)
+
+    def find_code(self, attribute: Attribute, value: Any) -> int | None:
+        """The code of a (coerced) value in this attribute's columns, or None when no datom can have it."""
+        if attribute.kind is not Kind.INTERNED:
+            return encode_inline(attribute.kind, value)
+        return self.dictionary.find(value) if self.overlay_codes is None else self.overlay_codes.find(value)
+
+    def decode(self, attribute: Attribute, codes: Codes) -> list[Any]:
+        """The values of an attribute's codes."""
+        from store.value import decode_inline  # noqa: PLC0415
+
+        if attribute.kind is not Kind.INTERNED:
+            return decode_inline(attribute.kind, codes)
+        if self.overlay_codes is not None:
+            return self.overlay_codes.decode_many(codes)
+        return self.dictionary.decode_many(codes)
+
+    def last_tx(self, aid: int) -> int:
+        """The tx that last changed an attribute's datoms, 0 when none did."""
+        for layer in reversed(self.layers):
+            tx = layer.last_tx(aid)
+            if tx:
+                return tx
+        return self._base.stats(aid)[1]
+
+    # -- whole columns
+
+    def columns(self, aid: int, order: str = "aevt", *, tx: bool = False) -> Columns:
+        """All datoms of an attribute: "aevt" sorted by (e, v code), "avet" by (v code, e)."""
+        local = self._local is not None and any(layer.touches(aid) for layer in self.layers[1:])
+        key = (order, tx, aid, -1 if local else self.last_tx(aid))
+        if local:
+            assert self._local is not None
+            found = self._local.get(key)
+        else:
+            found = self._cache.get(key)
+        if found is None:
+            found = self._make_columns(aid, order, tx=tx)
+            if local:
+                assert self._local is not None
+                self._local[key] = found
+            else:
+                self._cache.put(key, found, 8 * len(found.e) * (3 if tx else 2) + 200)
+        return found  # type: ignore[no-any-return]
+
+    def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
+        attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
+        if order == "avet":
+            rows = self._base.scan(avet(aid)) if attribute is not None and attribute.indexed else None
+            if rows is None:
+                by_e = self.columns(aid, tx=True)
+                o = order_stable(by_e.v)
+                assert by_e.tx is not None
+                return Columns(by_e.e[o], by_e.v[o], by_e.tx[o] if tx else None)
+        else:
+            rows = self._base.scan(aevt(aid))
+        k1, k2, tx_column = rows
+        changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
+        if changed:
+            net = changes_of(changed)
+            merged: tuple[Codes, ...] = (k1, k2, tx_column)
+            if order == "avet":
+                o = order_stable(net.drop_v)
+                merged = remove_rows(merged, net.drop_v[o], net.drop_e[o])
+                o = order_stable(net.add_v)
+                merged = insert_rows(merged, (net.add_v[o], net.add_e[o], net.add_tx[o]))
+            else:
+                merged = remove_rows(merged, net.drop_e, net.drop_v)
+                merged = insert_rows(merged, (net.add_e, net.add_v, net.add_tx))
+            k1, k2, tx_column = merged
+        if order == "avet":
+            return Columns(k2, k1, tx_column if tx else None)
+        return Columns(k1, k2, tx_column if tx else None)
+
+    def _has_columns(self, aid: int, order: str, *, tx: bool) -> bool:
+        if self._local is not None and any(layer.touches(aid) for layer in self.layers[1:]):
+            return (order, tx, aid, -1) in self._local
+        return self._cache.peek((order, tx, aid, self.last_tx(aid)))
+
+    # -- point lookups
+
+    def values(self, e: int, aid: int) -> list[int]:
+        """The value codes of one entity and attribute."""
+        found = self._base.find(aevt(aid), e) if e << AID_BITS <= self._base.max_k1 else []
+        for layer in self.layers:
+            places = layer.overlay.by_e.get(e)
+            if places:
+                for row in layer.of_entity(e):
+                    if row[1] == aid:
+                        if row[4]:
+                            found.append(row[2])
+                        else:
+                            found.remove(row[2])
+        return found
+
+    def holders(self, aid: int, code: int) -> list[int]:
+        """The eids that have this value code of an attribute, ascending."""
+        if not self.schema.by_aid(aid).indexed:
+            columns = self.columns(aid)
+            return [int(e) for e in columns.e[columns.v == code]]
+        found = self._base.find(avet(aid), code)
+        changed = False
+        for layer in self.layers:
+            if (aid, code) in layer.overlay.by_av:
+                for row in layer.of_value(aid, code):
+                    changed = True
+                    if row[4]:
+                        found.append(row[0])
+                    else:
+                        found.remove(row[0])
+        if changed:
+            found.sort()
+        return found
+
+    def entity(self, e: int) -> Datoms:
+        """All datoms of an entity, sorted by (a, v code)."""
+        k1, v, tx = self._base.slice(EAVT, e << AID_BITS, (e << AID_BITS) | int(_AID_MASK))
+        changed = [row for layer in self.layers for row in layer.of_entity(e)]
+        if changed:
+            state = {(a, c): t for a, c, t in zip((k1 & _AID_MASK).tolist(), v.tolist(), tx.tolist(), strict=True)}
+            for _, a, c, t, added in changed:
+                if added:
+                    state[a, c] = t
+                else:
+                    del state[a, c]
+            rows = sorted((a, c, t) for (a, c), t in state.items())
+            table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+            return Datoms(np.full(len(rows), e, dtype=np.int64), table[:, 0], table[:, 1], table[:, 2])
+        return Datoms(np.full(len(v), e, dtype=np.int64), k1 & _AID_MASK, v, tx)
+
+    def entities(self, eids: Codes) -> tuple[Codes, Codes, Codes, Codes]:
+        """(row numbers in `eids`, a, v, tx) of all datoms of many entities, in the order of `eids`, then (a, v code)."""
+        if len(eids) == 0:
+            return EMPTY, EMPTY, EMPTY, EMPTY
+        if len(eids) > 2000:
+            datoms = self._all_datoms()
+            left = np.searchsorted(datoms.e, eids)
+            counts = np.searchsorted(datoms.e, eids, "right") - left
+            at = expand(left, counts)
+            return np.repeat(np.arange(len(eids)), counts), datoms.a[at], datoms.v[at], datoms.tx[at]
+        parts = [self.entity(e) for e in eids.tolist()]
+        counts = np.array([len(p.e) for p in parts], dtype=np.int64)
+        rows = np.repeat(np.arange(len(eids)), counts)
+        return (
+            rows,
+            np.concatenate([p.a for p in parts]),
+            np.concatenate([p.v for p in parts]),
+            np.concatenate([p.tx for p in parts]),
+        )
+
+    # -- many at once
+
+    def gather(self, aid: int, eids: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
+        """The values of many entities: (row numbers in `eids` ascending, v codes [, tx]); entities without one are left out."""
+        n = len(eids)
+        if n <= _FEW and not tx and not self._has_columns(aid, "aevt", tx=False) and self.count(aid) > 64 * n:
+            return self._gather_few(self.values, eids.tolist(), aid)
+        columns = self.columns(aid, tx=tx)
+        rows, at = match(columns.e, eids, unique=not self._many(aid))
+        return (rows, columns.v[at], columns.tx[at]) if columns.tx is not None else (rows, columns.v[at])
+
+    def lookup(self, aid: int, codes: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
+        """The entities of many values: (row numbers in `codes` ascending, e [, tx]); values nobody has are left out."""
+        n = len(codes)
+        if n <= _FEW and not tx and not self._has_columns(aid, "avet", tx=False) and self.count(aid) > 64 * n:
+            return self._gather_few(lambda code, a: self.holders(a, code), codes.tolist(), aid)
+        columns = self.columns(aid, "avet", tx=tx)
+        rows, at = match(columns.v, codes, unique=self.schema.by_aid(aid).unique is not None)
+        return (rows, columns.e[at], columns.tx[at]) if columns.tx is not None else (rows, columns.e[at])
+
+    @staticmethod
+    def _gather_few(find: Any, keys: list[int], aid: int) -> tuple[Codes, Codes]:
+        rows: list[int] = []
+        out: list[int] = []
+        for i, key in enumerate(keys):
+            for found in find(key, aid):
+                rows.append(i)
+                out.append(found)
+        return np.array(rows, dtype=np.int64), np.array(out, dtype=np.int64)
+
+    def _many(self, aid: int) -> bool:
+        return not self.schema.has_aid(aid) or self.schema.by_aid(aid).many
+
+    def range(
+        self,
+        aid: int,
+        low: int | None,
+        high: int | None,
+        *,
+        low_inclusive: bool = True,
+        high_inclusive: bool = True,
+        tx: bool = False,
+    ) -> Columns:
+        """The datoms of an inline attribute with codes in a range, sorted by (v, e); None leaves an end open."""
+        first = INT64_MIN if low is None else low + (not low_inclusive)
+        last = INT64_MAX if high is None else high - (not high_inclusive)
+        if first > last or first > INT64_MAX or last < INT64_MIN:
+            return Columns(EMPTY, EMPTY, EMPTY if tx else None)
+        attribute = self.schema.by_aid(aid)
+        narrow = attribute.indexed and not self._has_columns(aid, "avet", tx=tx) and not any(
+            layer.touches(aid) for layer in self.layers
+        )
+        if narrow:
+            v, e, tx_column = self._base.slice(avet(aid), first, last)
+            return Columns(e, v, tx_column if tx else None)
+        columns = self.columns(aid, "avet", tx=tx)
+        start = int(np.searchsorted(columns.v, first))
+        end = int(np.searchsorted(columns.v, last, "right"))
+        return Columns(columns.e[start:end], columns.v[start:end], columns.tx[start:end] if columns.tx is not None else None)
+
+    def all_datoms(self) -> Datoms:
+        """All datoms in EAVT order, without the system's own (built-in attributes of transactions and attributes)."""
+        datoms = self._all_datoms()
+        first = int(np.searchsorted(datoms.e, FIRST_TX))
+        if first == len(datoms.e):
+            return datoms
+        keep = np.ones(len(datoms.e), dtype=bool)
+        keep[first:] = datoms.a[first:] >= FIRST_USER_AID
+        return Datoms(datoms.e[keep], datoms.a[keep], datoms.v[keep], datoms.tx[keep])
+
+    def _all_datoms(self) -> Datoms:
+        key = ("eavt", self.basis_tx)
+        found = self._local.get(key) if self._local is not None else self._cache.get(key)
+        if found is None:
+            found = self._make_all()
+            if self._local is not None:
+                self._local[key] = found
+            else:
+                self._cache.put(key, found, 32 * len(found.e) + 200)
+        return found  # type: ignore[no-any-return]
+
+    def _make_all(self) -> Datoms:
+        from store.overlay import net_changes  # noqa: PLC0415
+
+        rows: tuple[Codes, ...] = self._base.scan(EAVT)
+        changed = [row for layer in self.layers for row in layer.all_rows()]
+        if changed:
+            add_ea, add_v, add_tx, drop_ea, drop_v, _, _ = net_changes(changed)
+            rows = insert_rows(remove_rows(rows, drop_ea, drop_v), (add_ea, add_v, add_tx))
+        ea, v, tx = rows
+        return Datoms(ea >> np.int64(AID_BITS), ea & _AID_MASK, v, tx)
+
+    # -- counts
+
+    def count(self, aid: int) -> int:
+        """The number of datoms of an attribute."""
+        found = self._counts.get(aid)
+        if found is None:
+            found = self._base.stats(aid)[0] + sum(layer.count_delta(aid) for layer in self.layers)
+            self._counts[aid] = found
+        return found
+
+    def count_all(self) -> int:
+        """The number of datoms of the user's attributes."""
+        aids = set(self._base.aids())
+        for layer in self.layers:
+            aids.update(layer.aids())
+        return sum(self.count(aid) for aid in aids if aid >= FIRST_USER_AID or aid == IDENT)
+
+    def count_value(self, aid: int, code: int) -> int:
+        """The number of entities that have a value code of an attribute."""
+        if self._has_columns(aid, "avet", tx=False) or not self.schema.by_aid(aid).indexed:
+            v = self.columns(aid, "avet").v
+            return int(v.searchsorted(code, "right")) - int(v.searchsorted(code))
+        total = self._base.count(avet(aid), code, code)
+        for layer in self.layers:
+            for row in layer.of_value(aid, code):
+                total += 1 if row[4] else -1
+        return total
+
+    def count_range(self, aid: int, low: int | None, high: int | None) -> int:
+        """The number of datoms of an inline attribute with low <= code <= high; None leaves an end open."""
+        first = INT64_MIN if low is None else low
+        last = INT64_MAX if high is None else high
+        if first > last:
+            return 0
+        if self._has_columns(aid, "avet", tx=False) or not self.schema.by_aid(aid).indexed:
+            v = self.columns(aid, "avet").v
+            return int(v.searchsorted(last, "right")) - int(v.searchsorted(first))
+        total = self._base.count(avet(aid), first, last)
+        for layer in self.layers:
+            for row in layer.of_attribute(aid):
+                if first <= row[2] <= last:
+                    total += 1 if row[4] else -1
+        return total
+
+    def distinct_estimate(self, aid: int) -> int:
+        """About how many distinct values an attribute has; exact for unique attributes and small ones."""
+        attribute = self.schema.by_aid(aid)
+        total = self.count(aid)
+        if attribute.unique is not None or total == 0:
+            return total
+        key = ("distinct", aid)
+        found = self._counts.get(key)
+        if found is None:
+            if not attribute.indexed or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
+                v = self.columns(aid, "avet").v
+                found = int(np.count_nonzero(v[1:] != v[:-1])) + 1
+            else:
+                parts, segments = self._base.sample(avet(aid), 8)
+                if not parts:
+                    found = total
+                else:
+                    distinct = sum(int(np.count_nonzero(p[0][1:] != p[0][:-1])) + 1 for p in parts)
+                    found = min(total, max(1, distinct * segments // len(parts)))
+            self._counts[key] = found
+        return found
+
+    # -- references
+
+    def entid(self, ref: Any) -> int | None:
+        """The eid of an entity reference (eid, ident, lookup ref), or None when there is no such entity.
+
+        Raises:
+            UserError: for something that is no reference, or a lookup ref of an attribute that is not unique.
+        """
+        if isinstance(ref, int) and not isinstance(ref, bool) or isinstance(ref, np.integer):
+            return int(ref)
+        if isinstance(ref, Keyword):
+            return self._entid_of_ident(ref)
+        if isinstance(ref, str) and ref[:1] == ":":
+            return self._entid_of_ident(Keyword(ref))
+        if isinstance(ref, list | tuple) and len(ref) == 2 and isinstance(ref[0], Keyword | str):
+            return self._entid_of_lookup(ref)
+        raise TransactionError(
+            "entity/reference",
+            f"{show_form(ref)} does not refer to an entity.",
+            expected='an entity id, an ident such as :color/red, or a lookup ref such as [:person/email "a@b.c"]',
+        )
+
+    def _entid_of_ident(self, ident: Keyword) -> int | None:
+        attribute = self.schema.find(ident)
+        if attribute is not None:
+            return FIRST_ATTRIBUTE + attribute.aid
+        ident_attribute = self.schema.by_aid(IDENT)
+        code = self.find_code(ident_attribute, ident)
+        found = self.holders(IDENT, code) if code is not None else []
+        return found[0] if found else None
+
+    def _entid_of_lookup(self, ref: Any) -> int | None:
+        name = str(ref[0])
+        attribute = self.schema.find(name if name.startswith(":") else f":{name}")
+        if attribute is None:
+            raise unknown_attribute(self.schema, name)
+        if attribute.unique is None:
+            raise TransactionError(
+                "entity/lookup-not-unique",
+                f"{show_form(ref)} cannot be looked up: {attribute.ident} is not unique.",
+                hint=f"declare it with :db/unique :db.unique/identity, or query for it: [?e {attribute.ident} ?v]",
+            )
+        value = ref[1]
+        if value is None:
+            return None
+        if attribute.is_ref and not isinstance(value, int):
+            value = self.entid(value)
+            if value is None:
+                return None
+        code = self.find_code(attribute, attribute.coerce(value))
+        found = self.holders(attribute.aid, code) if code is not None else []
+        return found[0] if found else None
+
+    def resolve_entid(self, ref: Any) -> int:
+        """The eid of an entity reference.
+
+        Raises:
+            QueryError: `entity/missing` when there is no such entity.
+        """
+        found = self.entid(ref)
+        if found is None:
+            raise QueryError(
+                "entity/missing", f"There is no entity {show_form(ref)}.", hint="check the value, or transact it first"
+            )
+        return found
+
+
+def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:
+    """Where sorted `keys` equal the `wanted`: (row numbers in `wanted` ascending, places in `keys`), int64 (n,) each."""
+    n = len(keys)
+    if n == 0 or len(wanted) == 0:
+        return EMPTY, EMPTY
+    first, last = int(keys[0]), int(keys[-1])
+    if unique:
+        if last - first + 1 == n:  # a dense run is addressed, not searched
+            at = wanted - np.int64(first)
+            rows = np.flatnonzero((wanted >= first) & (wanted <= last))
+            return rows, at[rows]
+        at = np.searchsorted(keys, wanted)
+        at[at == n] = 0
+        rows = np.flatnonzero(keys[at] == wanted)
+        return rows, at[rows]
+    left = np.searchsorted(keys, wanted)
+    counts = np.searchsorted(keys, wanted, "right") - left
+    return np.repeat(np.arange(len(wanted)), counts), expand(left, counts)
+
+
+def untyped_kind(value: Any) -> Kind:
+    """The kind of a constant for which no attribute is known."""
+    return kind_of(value)
+
+
+__all__ = ["ColumnCache", "Columns", "Datoms", "Snapshot", "UserError", "match"]

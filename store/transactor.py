@@ -1,0 +1,920 @@
+"""The store of one directory: its newest snapshot and its single writer. Transactions end here, in one LMDB commit.
+
+A small transaction commits one log entry, its new dictionary entries and the meta record, and joins the novelty: the
+overlay of what is in the log but not in the segments yet. When the novelty is large enough, or a transaction is, all of it
+is merged into the segments within the same commit (decision 0001). So a commit costs what it says, not what it touches.
+
+Lifecycle of a transaction:
+ 1. The in-process lock, then LMDB's write lock; what other processes committed meanwhile is taken in.
+ 2. expand -> resolve -> effects (txdata, resolve, effects): no writing, all faults collected.
+ 3. log, dictionary, and if due the merge, then the meta record; LMDB commits.
+ 4. Only now caches, schema and the newest snapshot move on. An abort leaves them as they were.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from store.columns import EMPTY, contains, insert_rows, order_rows, order_stable, remove_rows
+from store.datom import AID_BITS, Datom
+from store.dictionary import Dictionary, NewCodes, OverlayCodes
+from store.edn import Keyword
+from store.effects import BulkChange, Effects, apply_columns, apply_ops
+from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
+from store.errors import SchemaError, StorageError, TransactionError, UserError
+from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stats_key, to_avet
+from store.log import LogWriter, iter_log
+from store.overlay import Overlay, OverlayView, net_changes
+from store.resolve import ResolvedColumn, encode_column, resolve
+from store.schema import SCHEMA_AIDS, TX_INSTANT, Attribute, Schema, read_schema, unknown_attribute
+from store.schema_change import SchemaChange, SchemaChanger, read_attributes, read_names
+from store.snapshot import ColumnCache, Snapshot
+from store.txdata import Expander, Expansion, raise_collected, read_tx_data
+from store.value import INT64_MAX, INT64_MIN, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from store.environment import Environment, ReadTxn, WriteTxn
+
+    Codes = NDArray[np.int64]
+
+MOST_NOVELTY: Final = 16384
+LEAST_NOVELTY: Final = 2048
+FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
+BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
+MAX_ARRAY_EID: Final = (1 << 40) - 1
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a transaction did. `rows` are (e, aid, v code, added); bulk changes are in `bulk`."""
+
+    before: Snapshot
+    after: Snapshot
+    tx: int
+    tempids: dict[Any, int]
+    rows: list[tuple[int, int, int, int]] = field(default_factory=list)
+    bulk: list[BulkChange] = field(default_factory=list)
+    old_schema_rows: frozenset[int] = frozenset()
+
+    def datoms(self) -> list[Datom]:
+        """The datoms asserted and retracted, without the transaction's own :db/txInstant."""
+        out: list[Datom] = []
+        rows = [r for r in self.rows if not (r[1] == TX_INSTANT and r[0] == self.tx and self._automatic)]
+        by_aid: dict[tuple[int, int], list[int]] = {}
+        for i, (_, aid, _, added) in enumerate(rows):
+            by_aid.setdefault((aid, added), []).append(i)
+        made: dict[int, Datom] = {}
+        for (aid, added), places in by_aid.items():
+            # a value retracted by a change of type is still coded as the old schema had it
+            snapshot = self.before if not added and aid in self.old_schema_rows else self.after
+            if not snapshot.schema.has_aid(aid):
+                snapshot = self.before
+            attribute = snapshot.schema.by_aid(aid)
+            values = snapshot.decode(attribute, np.array([rows[i][2] for i in places], dtype=np.int64))
+            for i, value in zip(places, values, strict=True):
+                made[i] = Datom(rows[i][0], attribute.ident, value, self.tx, bool(added))
+        out.extend(made[i] for i in range(len(rows)))
+        for change in self.bulk:
+            ident = change.attribute.ident
+            for e_column, v_column, added_ in ((change.drop_e, change.drop_v, False), (change.add_e, change.add_v, True)):
+                values = self.after.decode(change.attribute, v_column)
+                out.extend(
+                    Datom(e, ident, v, self.tx, added_) for e, v in zip(e_column.tolist(), values, strict=True)
+                )
+        return out
+
+    _automatic: bool = True
+
+
+_OPEN: weakref.WeakValueDictionary[str, Store]  # LMDB forbids a second environment of one file in a process
+
+
+class Store:
+    """An open database directory. Shared by all connections to it in this process; counted by `retain` and `release`."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._users = 0
+        self._lock = threading.RLock()
+        self.env, meta = open_environment(path, read_only=read_only, sync=sync)
+        try:
+            if meta is None:
+                meta = self._create()
+            elif not read_only:
+                write_identity(path, meta.id)
+            self.dictionary = Dictionary(self.env)
+            self.cache = ColumnCache()
+            self._watch = self.env.read()
+            self._meta = meta
+            self._overlay = Overlay()
+            self._base = self._new_base(meta)
+            self._novelty = self._read_tail(self._base, meta)
+            self._newest = self._first_snapshot(meta)
+        except BaseException:
+            self.env.close()
+            raise
+        self._watch.park()
+
+    # -- opening
+
+    def _create(self) -> Meta:
+        with self.env.write() as txn:
+            data = txn.get(META_KEY)
+            meta = decode_meta(data) if data is not None else new_meta()
+            if data is None:
+                txn.put(META_KEY, meta.encode())
+        write_identity(self.path, meta.id)
+        return meta
+
+    def _new_base(self, meta: Meta) -> Base:
+        return Base(self.env.read(), meta)
+
+    def _read_tail(self, base: Base, meta: Meta) -> OverlayView:
+        """The novelty that the log's tail holds."""
+        overlay = Overlay()
+        self._take_log(base.txn, meta.merged_tx, overlay)
+        return overlay.view()
+
+    @staticmethod
+    def _take_log(txn: ReadTxn, after_tx: int, overlay: Overlay) -> None:
+        for tx, columns in iter_log(txn, after_tx):
+            e, a, v, op = (c.tolist() for c in columns[:4])
+            overlay.append(zip(e, a, v, [tx] * len(e), [o & 1 for o in op], strict=True))
+
+    def _first_snapshot(self, meta: Meta) -> Snapshot:
+        bare = self._snapshot(meta, self._base, self._novelty, Schema())
+        return self._snapshot(meta, self._base, self._novelty, read_attributes(bare, meta.schema_tx))
+
+    def _snapshot(self, meta: Meta, base: Base, novelty: OverlayView, schema: Schema) -> Snapshot:
+        layers = (novelty,) if novelty.n else ()
+        snapshot = Snapshot(base, layers, schema, self.dictionary, self.cache, meta.basis_tx)
+        snapshot.max_eid = meta.max_eid
+        return snapshot
+
+    # -- sharing
+
+    def retain(self) -> None:
+        """One more connection uses this store."""
+        self._users += 1
+
+    def release(self) -> None:
+        """One connection less; the last one closes the store."""
+        with self._lock:
+            self._users -= 1
+            if self._users <= 0:
+                self.close()
+
+    def close(self) -> None:
+        """Closes the store; snapshots of it can no longer be read."""
+        with self._lock:
+            if self.env.closed:
+                return
+            forked = self.env.pid != os.getpid()
+            if not forked and not self.read_only and self.env.poisoned is None and self._novelty.n >= FOLD_AT_CLOSE:
+                self.merge()
+            forget_open(self)
+            if not forked:
+                self.dictionary.close()
+            self.env.close()
+
+    # -- reading
+
+    def newest(self) -> Snapshot:
+        """The snapshot of the newest commit, by whatever process."""
+        self.env.check_usable()
+        with self._lock:
+            self._catch_up(self._watch)
+            return self._newest
+
+    def _catch_up(self, txn: ReadTxn, *, refresh: bool = True) -> None:
+        if refresh:
+            txn.refresh()
+        try:
+            data = txn.get(META_KEY)
+            if data is None:
+                raise StorageError("store/meta", f"{self.path} has lost its meta record.", hint="restore a backup")
+            if data == self._meta_bytes:
+                return
+            meta = decode_meta(data)
+            if meta == self._meta:
+                return
+        finally:
+            if refresh:
+                txn.park()
+        self._take_in(meta)
+
+    _meta_bytes: bytes | None = None
+
+    def _take_in(self, _hint: Meta) -> None:
+        """Moves on to what another process committed."""
+        read = self.env.read()
+        data = read.get(META_KEY)
+        assert data is not None
+        meta = decode_meta(data)
+        if meta.generation == self._meta.generation and meta.id == self._meta.id:
+            overlay = Overlay()
+            self._take_log(read, self._meta.basis_tx, overlay)
+            read.close()
+            novelty = self._novelty.extended(overlay.rows)
+            base = self._base
+        else:
+            base = Base(read, meta)
+            novelty = self._read_tail(base, meta)
+        schema = self._newest.schema
+        snapshot = self._snapshot(meta, base, novelty, schema)
+        if meta.schema_tx != self._meta.schema_tx:
+            snapshot = self._snapshot(meta, base, novelty, read_attributes(snapshot, meta.schema_tx))
+        self._meta, self._base, self._novelty, self._newest = meta, base, novelty, snapshot
+        self._meta_bytes = data
+
+    # -- writing
+
+    def transact(
+        self,
+        tx_data: Any,
+        tx_meta: Mapping[Any, Any] | None = None,
+        *,
+        strict: bool | None = None,
+        call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None = None,
+    ) -> Committed:
+        """Carries out one transaction.
+
+        Raises:
+            TransactionError, SchemaError, EdnError: what is wrong with it, all of it; nothing was written.
+            StorageError: the disk's or the environment's fault; nothing was written.
+        """
+        self._check_writable()
+        forms = read_tx_data(tx_data)
+        with self._lock, self.env.write() as txn:
+            self._catch_up(txn, refresh=False)
+            before = self._newest
+            meta = self._meta
+            codes = NewCodes(self.dictionary, meta.next_code, txn)
+            prepared = prepare(before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call)
+            if not prepared.effects and not prepared.change:
+                return Committed(before, before, before.basis_tx, prepared.tempids)
+            commit = _Commit(self, txn, prepared, codes)
+            commit.write()
+        return commit.finish()
+
+    def load(self, columns: Mapping[Any, Any], *, strict: bool | None = None) -> Committed:
+        """Bulk import: {":attr": (eids, values)}, arrays or lists, as one transaction.
+
+        Raises:
+            TransactionError, SchemaError: columns of different lengths, wrong types, two values for one eid of a
+                cardinality-one attribute, values that are not unique; nothing was written.
+        """
+        self._check_writable()
+        with self._lock, self.env.write() as txn:
+            self._catch_up(txn, refresh=False)
+            before, meta = self._newest, self._meta
+            codes = NewCodes(self.dictionary, meta.next_code, txn)
+            prepared = prepare_load(before, columns, codes, meta, strict)
+            if not prepared.effects and not prepared.change:
+                return Committed(before, before, before.basis_tx, {})
+            commit = _Commit(self, txn, prepared, codes)
+            commit.write()
+        return commit.finish()
+
+    def update_schema(
+        self,
+        update: Any = None,
+        delete: Iterable[Any] | None = None,
+        rename: Mapping[Any, Any] | None = None,
+    ) -> Committed:
+        """Declares, changes, renames and deletes attributes, in this order: rename, update, delete; one transaction.
+
+        Raises:
+            SchemaError: for a change that is malformed or that existing data does not allow; nothing was written.
+        """
+        self._check_writable()
+        definitions = read_schema(update)
+        with self._lock, self.env.write() as txn:
+            self._catch_up(txn, refresh=False)
+            before, meta = self._newest, self._meta
+            codes = NewCodes(self.dictionary, meta.next_code, txn)
+            tx = meta.basis_tx + 1
+            changer = SchemaChanger(before, meta.max_aid, tx)
+            for old, new in (rename or {}).items():
+                changer.rename(*read_names((old, new)))
+            errors: list[Any] = []
+            _define_all(changer, definitions, errors)
+            raise_collected(errors)
+            for name in read_names(delete or ()):
+                changer.delete(name)
+            change = changer.finish(codes)
+            if not change:
+                return Committed(before, before, before.basis_tx, {})
+            commit = _Commit(self, txn, Prepared(before, tx, Effects(), change, {}, meta.max_eid), codes)
+            commit.write()
+        return commit.finish()
+
+    def merge(self) -> None:
+        """Merges the novelty into the segments, in a commit of its own that changes no fact."""
+        self._check_writable()
+        with self._lock:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                if not self._novelty.n:
+                    return
+                merged = _merge(txn, self._base, self._novelty, [], self._newest.schema, None, 0)
+                meta = with_meta(
+                    self._meta, merged_tx=self._meta.basis_tx, generation=self._meta.generation + 1,
+                    datoms=self._meta.datoms + merged.growth,
+                )  # fmt: skip
+                data = meta.encode()
+                txn.put(META_KEY, data)
+            self.move_on(meta, data, self._newest.schema, merged.touched)
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise StorageError(
+                "store/read-only", f"{self.path} is open for reading only.", hint="connect without read_only=True"
+            )
+
+    def novelty_limit(self) -> int:
+        """How many rows the novelty may have before it is merged."""
+        return min(MOST_NOVELTY, max(LEAST_NOVELTY, self._meta.datoms // 8))
+
+    def move_on(self, meta: Meta, data: bytes, schema: Schema, touched: set[bytes]) -> Snapshot:
+        """After a commit that merged: a new base, an empty novelty."""
+        older = self._base
+        base = self._new_base(meta)
+        base.inherit(older, touched)
+        self._base, self._novelty = base, Overlay().view()
+        self._meta, self._meta_bytes = meta, data
+        self._newest = self._snapshot(meta, base, self._novelty, schema)
+        return self._newest
+
+    def append_novelty(self, meta: Meta, data: bytes, schema: Schema, rows: list[tuple[int, int, int, int, int]]) -> Snapshot:
+        """After a commit that did not merge: the same base, more novelty."""
+        self._novelty = self._novelty.extended(rows)
+        self._meta, self._meta_bytes = meta, data
+        self._newest = self._snapshot(meta, self._base, self._novelty, schema)
+        return self._newest
+
+    @property
+    def meta(self) -> Meta:
+        """The newest meta record this process has seen."""
+        return self._meta
+
+    @property
+    def novelty(self) -> OverlayView:
+        """The rows that are not merged yet."""
+        return self._novelty
+
+    @property
+    def base(self) -> Base:
+        """The segments of the newest generation."""
+        return self._base
+
+
+_OPEN = weakref.WeakValueDictionary()
+_OPEN_LOCK = threading.Lock()
+
+
+def open_store(path: Path, *, read_only: bool = False, sync: bool = True) -> Store:
+    """The store of a directory: the one that is open already, or a new one. Call `release` when done."""
+    with _OPEN_LOCK:
+        key = os.path.realpath(path)
+        store = _OPEN.get(key)
+        if store is not None and store.env.pid != os.getpid():
+            store.env.close()  # inherited by a fork: a child must not use it, but may open its own
+            store = None
+        if store is not None and not store.env.closed:
+            if store.read_only and not read_only:
+                raise StorageError(
+                    "store/read-only",
+                    f"{path} is open for reading only in this process.",
+                    hint="close that connection before opening one that writes",
+                )
+            store.env.check_usable()
+        else:
+            store = Store(path, read_only=read_only, sync=sync)
+            _OPEN[key] = store
+        store.retain()
+        return store
+
+
+def forget_open(store: Store) -> None:
+    """Takes a closing store out of the registry."""
+    for key, known in list(_OPEN.items()):
+        if known is store:
+            _OPEN.pop(key, None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# preparing: everything before the first write
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A checked transaction, ready to be written."""
+
+    before: Snapshot
+    tx: int
+    effects: Effects
+    change: SchemaChange | None
+    tempids: dict[Any, int]
+    max_eid: int
+
+
+def _define_all(changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[str, Any]]], errors: list[Any]) -> None:
+    for ident, props in definitions:
+        try:
+            changer.define(ident, props)
+        except UserError as e:
+            errors.append(e)
+
+
+def prepare(
+    before: Snapshot,
+    forms: list[Any],
+    tx_meta: Mapping[Any, Any] | None,
+    codes: NewCodes | OverlayCodes,
+    tx: int,
+    max_eid: int,
+    max_aid: int,
+    strict: bool | None,
+    call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
+) -> Prepared:
+    """The checked effects of tx data on a snapshot: expand, resolve, apply; raises with all faults."""
+    changer = SchemaChanger(before, max_aid, tx)
+    errors: list[Any] = []
+    if tx_meta:
+        forms = [*forms, {**{str(k): v for k, v in tx_meta.items()}, ":db/id": ":db/current-tx"}]
+    definitions_seen = False
+
+    def attribute_of(ident: str) -> Attribute:
+        found = changer.find(ident)
+        if found is not None:
+            return found
+        strictly = (before.schema.has_declared or definitions_seen) if strict is None else strict
+        if strictly:
+            raise unknown_attribute(changer.schema, ident)
+        return changer.create_undeclared(ident)
+
+    def call_function(f: Any, args: list[Any]) -> Iterable[Any]:
+        if call is None:
+            raise TransactionError("tx/call", ":db.fn/call cannot be used here.")
+        return call(before, f, args)
+
+    # declarations first, so that the same transaction may use them
+    schema = before.schema
+    expander = Expander(before, schema, tx, attribute_of, call_function)
+    declaring = [f for f in forms if _declares(f)]
+    if declaring:
+        definitions_seen = True
+        declared = Expander(before, schema, tx, attribute_of, call_function).expand(declaring)
+        errors.extend(declared.errors)
+        _define_all(changer, declared.definitions, errors)
+        forms = [f for f in forms if not _declares(f)]
+        schema = changer.schema
+        expander = Expander(before, schema, tx, attribute_of, call_function)
+    expansion = expander.expand(forms)
+    errors.extend(expansion.errors)
+    _define_all(changer, expansion.definitions, errors)
+    raise_collected(errors)
+    schema = changer.schema
+    change: SchemaChange | None = None
+    resolved = resolve(expansion, before, codes, max_eid)
+    raise_collected(expansion.errors)
+    if schema is not before.schema:
+        change = changer.finish(codes)
+    faults: list[Any] = []
+    first_new = resolved.first_new_eid
+    if resolved.columns is not None:
+        effects = apply_columns(resolved.columns, before, schema, codes, first_new, faults)
+    else:
+        effects = apply_ops(resolved.ops, before, schema, codes, first_new, faults)
+    raise_collected(faults)
+    if expansion.uses_tx:
+        for name in (":db/current-tx",):
+            resolved.tempids.setdefault(name, tx)
+    return Prepared(before, tx, effects, change, resolved.tempids, resolved.max_eid)
+
+
+_SCHEMA_KEYS: Final = frozenset(
+    (":db/valueType", ":db/cardinality", ":db/unique", ":db/index", ":db/isComponent", ":db/noHistory",
+     ":db/tupleType", ":db/tupleTypes", ":db/tupleAttrs")
+)  # fmt: skip
+
+
+_DB_IDENT: Final = Keyword("db/ident")
+
+
+def _declares(form: Any) -> bool:
+    if not hasattr(form, "keys") or not (":db/ident" in form or _DB_IDENT in form):
+        return False
+    return any(str(k) in _SCHEMA_KEYS for k in form)
+
+
+def prepare_load(
+    before: Snapshot, columns: Mapping[Any, Any], codes: NewCodes, meta: Meta, strict: bool | None
+) -> Prepared:
+    """The checked effects of a bulk import."""
+    if not hasattr(columns, "items"):
+        raise TransactionError(
+            "load/form", "load takes a map of attribute to (eids, values).", hint='conn.load({":person/name": (eids, names)})'
+        )
+    tx = meta.basis_tx + 1
+    changer = SchemaChanger(before, meta.max_aid, tx)
+    resolved: list[ResolvedColumn] = []
+    errors: list[Any] = []
+    max_eid = meta.max_eid
+    for name, pair in columns.items():
+        try:
+            column = _load_column(before, changer, name, pair, codes, strict)
+        except UserError as e:
+            errors.append(e)
+            continue
+        if column is not None:
+            resolved.append(column)
+            max_eid = max(max_eid, int(column.e.max()))
+            if column.attribute.is_ref:
+                refs = column.v[column.v <= MAX_ARRAY_EID]
+                max_eid = max(max_eid, int(refs.max()) if len(refs) else 0)
+    raise_collected(errors)
+    schema = changer.schema
+    change = changer.finish(codes) if schema is not before.schema else None
+    effects = apply_columns(resolved, before, schema, codes, meta.max_eid + 1, errors)
+    raise_collected(errors)
+    return Prepared(before, tx, effects, change, {}, max_eid)
+
+
+def _load_column(
+    before: Snapshot, changer: SchemaChanger, name: Any, pair: Any, codes: NewCodes, strict: bool | None
+) -> ResolvedColumn | None:
+    (ident,) = read_names([name])
+    attribute = changer.find(ident)
+    if attribute is None:
+        if before.schema.has_declared if strict is None else strict:
+            raise unknown_attribute(changer.schema, ident)
+        attribute = changer.create_undeclared(ident)
+    if attribute.system:
+        raise TransactionError("load/built-in", f"{ident} is built in and cannot be loaded.")
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise TransactionError("load/form", f"{ident}: give a pair (eids, values).", hint=f'{{"{ident}": (eids, values)}}')
+    e = _load_eids(ident, pair[0])
+    values = pair[1]
+    if hasattr(values, "__arrow_c_array__") or hasattr(values, "__arrow_c_stream__"):
+        values = _from_arrow(values)
+    try:
+        n = len(values)
+    except TypeError as x:
+        raise TransactionError("load/form", f"{ident}: the values are no array or list.") from x
+    if n != len(e):
+        raise TransactionError("load/length", f"{ident}: {len(e)} eids, but {n} values.", hint="give one eid for each value")
+    if n == 0:
+        return None
+    try:
+        v = _load_values(attribute, values, codes)
+    except UserError as x:
+        row = (x.data or {}).get("row")
+        where = f" In row {row} (entity {int(e[row])})." if row is not None else ""
+        raise TransactionError(
+            x.code, f"{ident}: {x.message}{where}", expected=x.expected, hint=x.hint, data={"attribute": ident, "row": row}
+        ) from x
+    return ResolvedColumn(attribute, e, v)
+
+
+def _from_arrow(values: Any) -> Any:
+    try:
+        import nanoarrow  # noqa: PLC0415 - the extra `arrow`
+    except ImportError as e:
+        raise TransactionError(
+            "load/arrow", "Arrow columns need the package nanoarrow.", hint="pip install 'datalog-lmdb[arrow]'"
+        ) from e
+    return nanoarrow.Array(values).to_pylist() if hasattr(values, "__arrow_c_array__") else list(
+        nanoarrow.ArrayStream(values).read_all().to_pylist()
+    )
+
+
+def _load_eids(ident: str, eids: Any) -> Codes:
+    if hasattr(eids, "__arrow_c_array__") or hasattr(eids, "__arrow_c_stream__"):
+        eids = _from_arrow(eids)
+    try:
+        raw = np.asarray(eids)
+    except ValueError as e:
+        raise TransactionError("load/eids", f"{ident}: the eids are no list of integers.") from e
+    if len(raw) == 0:
+        return EMPTY
+    if raw.ndim != 1 or raw.dtype.kind not in "iu":
+        raise TransactionError("load/eids", f"{ident}: the eids are no array of integers, but of {raw.dtype}.",
+                               expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
+    low, high = int(raw.min()), int(raw.max())
+    if low < 1 or high > MAX_ARRAY_EID:
+        raise TransactionError("load/eids", f"{ident}: {low if low < 1 else high} is no entity id.",
+                               expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
+    return raw.astype(np.int64)
+
+
+def _load_values(attribute: Attribute, values: Any, codes: NewCodes) -> Codes:
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise UserError("load/form", f"the values have {values.ndim} dimensions, not one.")
+        fast = _array_codes(attribute, values)
+        if fast is not None:
+            return fast
+        if values.dtype.kind == "M":
+            raise UserError(
+                "value/wrong-type",
+                "datetime64 values have no time zone.",
+                hint="give an attribute of :db.type/instant microseconds as datetime64[us], taken as UTC",
+            )
+        values = values.tolist()
+    elif not isinstance(values, list):
+        values = list(values)
+    return encode_column(attribute, values, codes)
+
+
+def _array_codes(attribute: Attribute, values: NDArray[Any]) -> Codes | None:
+    """Codes of a numeric array straight from its memory; None where each value needs a look."""
+    from store.value import encode_doubles  # noqa: PLC0415
+
+    kind = values.dtype.kind
+    if attribute.type in ("long", "ref") and kind in "iu":
+        if kind == "u" and len(values) and int(values.max()) > INT64_MAX:
+            return None
+        codes = values.astype(np.int64)
+        if attribute.type == "ref" and len(codes) and (int(codes.min()) < 1 or int(codes.max()) >= 1 << 42):
+            return None
+        return codes
+    if attribute.type == "double" and kind == "f":
+        return encode_doubles(values.astype(np.float64))
+    if attribute.type == "boolean" and kind == "b":
+        return values.astype(np.int64)
+    if attribute.type == "instant" and kind == "M":
+        codes = values.astype("datetime64[us]").astype(np.int64)
+        if len(codes) and int(codes.min()) == INT64_MIN:
+            raise UserError("value/nil", "NaT is not a value: a fact that is not known is left out.", hint="drop the row")
+        return codes
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# speculation
+
+
+def speculate(
+    snapshot: Snapshot,
+    tx_data: Any,
+    tx_meta: Mapping[Any, Any] | None,
+    strict: bool | None,
+    call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
+) -> Committed:
+    """What a transaction would do to a snapshot: the same checks and effects, written nowhere."""
+    codes = snapshot.codes()
+    tx = snapshot.basis_tx + 1
+    max_aid = snapshot.schema.max_aid()
+    prepared = prepare(snapshot, read_tx_data(tx_data), tx_meta, codes, tx, snapshot.max_eid, max_aid, strict, call)
+    rows, recoded = _all_rows(prepared)
+    rows.append((tx, TX_INSTANT, time.time_ns() // 1000, 1))
+    for change in prepared.effects.bulk:
+        aid = change.attribute.aid
+        rows.extend((e, aid, v, 0) for e, v in zip(change.drop_e.tolist(), change.drop_v.tolist(), strict=True))
+        rows.extend((e, aid, v, 1) for e, v in zip(change.add_e.tolist(), change.add_v.tolist(), strict=True))
+    full = [(e, a, v, tx, added) for e, a, v, added in rows]
+    if len(snapshot.layers) > 1:
+        layers = (*snapshot.layers[:-1], snapshot.layers[-1].extended(full))
+    else:
+        first = snapshot.layers or (Overlay().view(),)
+        layers = (*first, Overlay().view().extended(full))
+    schema = prepared.change.schema if prepared.change else snapshot.schema
+    after = Snapshot(snapshot.base, layers, schema, snapshot.dictionary, ColumnCache(0), tx, codes)
+    after.max_eid = prepared.max_eid
+    return Committed(snapshot, after, tx, prepared.tempids, rows, old_schema_rows=frozenset(recoded))
+
+
+def _all_rows(prepared: Prepared) -> tuple[list[tuple[int, int, int, int]], set[int]]:
+    """The rows of schema, recoded data and effects, and the attributes that were recoded."""
+    rows: list[tuple[int, int, int, int]] = []
+    recoded: set[int] = set()
+    if prepared.change is not None:
+        rows += prepared.change.rows
+        rows += prepared.change.data_rows
+        recoded = prepared.change.recoded
+    rows += prepared.effects.rows
+    return rows, recoded
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# writing
+
+
+class _Commit:
+    """One transaction on its way into LMDB: `write` inside the write transaction, `finish` after it."""
+
+    def __init__(self, store: Store, txn: WriteTxn, prepared: Prepared, codes: NewCodes) -> None:
+        self._store = store
+        self._txn = txn
+        self._prepared = prepared
+        self._codes = codes
+        self._rows, self._recoded = _all_rows(prepared)
+        self._automatic = not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
+        if self._automatic:
+            self._rows.append((prepared.tx, TX_INSTANT, self._now(), 1))
+        self._meta = store.meta
+        self._data = b""
+        self._merged: _Merged | None = None
+        self._appended: int | None = None
+        change = prepared.change
+        self._schema = change.schema if change is not None else prepared.before.schema
+
+    def _now(self) -> int:
+        """The time in microseconds, never before the transaction before."""
+        now = time.time_ns() // 1000
+        before = self._prepared.before
+        last = before.values(before.basis_tx, TX_INSTANT)
+        return max(now, last[0]) if last else now
+
+    def write(self) -> None:
+        """Puts log, dictionary, merge and meta record into the write transaction."""
+        store, prepared, txn = self._store, self._prepared, self._txn
+        tx, change, bulk = prepared.tx, prepared.change, prepared.effects.bulk
+        self._write_log()
+        self._appended = self._codes.write(txn)
+        meta = store.meta
+        changes: dict[str, Any] = {"basis_tx": tx, "next_code": self._codes.next_code, "max_eid": prepared.max_eid}
+        if change is not None:
+            changes["max_aid"] = max(meta.max_aid, change.max_aid)
+            changes["schema_tx"] = tx
+        elif any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
+            raise SchemaError("schema/direct", "Attributes are changed by declarations, not by single datoms.")
+        rows_in_all = store.novelty.n + len(self._rows)
+        index_work = change is not None and (change.build_avet or change.drop_avet)
+        if bulk or index_work or len(self._rows) >= BULK_ROWS or rows_in_all > store.novelty_limit():
+            novelty = store.novelty
+            if self._rows:
+                full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
+                pending = OverlayView(_joined(novelty, full), novelty.n + len(full))
+            else:
+                pending = novelty
+            self._merged = _merge(txn, store.base, pending, bulk, self._schema, change, tx)
+            changes.update(
+                merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth
+            )
+        self._meta = with_meta(meta, **changes)
+        self._data = self._meta.encode()
+        txn.put(META_KEY, self._data)
+
+    def _write_log(self) -> None:
+        schema, old = self._schema, self._prepared.before.schema
+        writer = LogWriter(self._txn, self._prepared.tx)
+        kinds: dict[tuple[int, int], int] = {}
+        out = []
+        for e, aid, v, added in self._rows:
+            operation = kinds.get((aid, added))
+            if operation is None:
+                source = old if not added and aid in self._recoded else schema if schema.has_aid(aid) else old
+                operation = kinds[aid, added] = added | int(source.by_aid(aid).kind) << 1
+            out.append((e, aid, v, operation))
+        writer.rows(out)
+        for change in self._prepared.effects.bulk:
+            kind = int(change.attribute.kind) << 1
+            for e_column, v_column, added in ((change.drop_e, change.drop_v, 0), (change.add_e, change.add_v, 1)):
+                n = len(e_column)
+                if n:
+                    aids = np.full(n, change.attribute.aid, dtype=np.int64)
+                    writer.columns(e_column, aids, v_column, np.full(n, kind | added, dtype=np.int64))
+
+    def finish(self) -> Committed:
+        """After the commit: caches and the newest snapshot move on."""
+        store, prepared = self._store, self._prepared
+        self._codes.adopt(self._appended)
+        if self._merged is not None:
+            after = store.move_on(self._meta, self._data, self._schema, self._merged.touched)
+        else:
+            tx = prepared.tx
+            full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
+            after = store.append_novelty(self._meta, self._data, self._schema, full)
+        committed = Committed(
+            prepared.before, after, prepared.tx, prepared.tempids, self._rows, prepared.effects.bulk, frozenset(self._recoded)
+        )
+        committed._automatic = self._automatic  # noqa: SLF001 - its own module
+        return committed
+
+
+def _joined(view: OverlayView, rows: list[tuple[int, int, int, int, int]]) -> Overlay:
+    """An overlay that only has rows: enough for `net_changes`, without the dictionaries."""
+    joined = Overlay()
+    joined.rows = [*view.all_rows(), *rows]
+    return joined
+
+
+@dataclass(slots=True)
+class _Merged:
+    touched: set[bytes]
+    growth: int
+
+
+def _merge(
+    txn: WriteTxn,
+    base: Base,
+    novelty: OverlayView,
+    bulk: list[BulkChange],
+    schema: Schema,
+    change: SchemaChange | None,
+    tx: int,
+) -> _Merged:
+    """Merges novelty and bulk changes into the three indexes; columns all the way."""
+    rows = novelty.all_rows()
+    add_ea, add_v, add_tx, drop_ea, drop_v, add_a, drop_a = net_changes(rows)
+    last_tx: dict[int, int] = {}
+    for row in rows:
+        last_tx[row[1]] = row[3]
+    parts: dict[int, tuple[Codes, Codes, Codes, Codes, Codes]] = {}
+    shift = np.int64(AID_BITS)
+    for aid in sorted(set(add_a.tolist()) | set(drop_a.tolist())):
+        mine, gone = add_a == aid, drop_a == aid
+        parts[aid] = (add_ea[mine] >> shift, add_v[mine], add_tx[mine], drop_ea[gone] >> shift, drop_v[gone])
+    for item in bulk:
+        aid = item.attribute.aid
+        last_tx[aid] = tx
+        parts[aid] = _join_bulk(parts.get(aid), item, tx)
+    merge = Merge(txn, base)
+    growth = 0
+    build = change.build_avet if change is not None else set()
+    drop = change.drop_avet if change is not None else set()
+    for aid in sorted(set(parts) | build | drop):
+        e, v, t, gone_e, gone_v = parts.get(aid, (EMPTY, EMPTY, EMPTY, EMPTY, EMPTY))
+        if len(e) or len(gone_e):
+            merge.run(aevt(aid), (e, v, t), (gone_e, gone_v))
+        indexed = schema.by_aid(aid).indexed if schema.has_aid(aid) else False
+        if aid in build:
+            old = base.scan(aevt(aid))
+            now = insert_rows(remove_rows(old, gone_e, gone_v), (e, v, t))
+            merge.replace(avet(aid), to_avet(now[0], now[1], now[2]))
+        elif aid in drop:
+            merge.replace(avet(aid), NO_ROWS)
+        elif indexed and (len(e) or len(gone_e)):
+            order = order_stable(gone_v)
+            merge.run(avet(aid), to_avet(e, v, t), (gone_v[order], gone_e[order]))
+        count, _ = base.stats(aid)
+        if len(e) or len(gone_e):
+            txn.put(stats_key(aid), pack_stats(count + len(e) - len(gone_e), last_tx[aid]))
+            growth += len(e) - len(gone_e)
+        elif aid in last_tx:
+            txn.put(stats_key(aid), pack_stats(count, last_tx[aid]))
+    for aid, newest in last_tx.items():
+        if aid not in parts:  # changes that cancelled out: the columns are the same, but the cache key moves on
+            txn.put(stats_key(aid), pack_stats(base.stats(aid)[0], newest))
+    adds = _eavt_rows([(aid, p[0], p[1], p[2]) for aid, p in parts.items() if len(p[0])])
+    drops = _eavt_rows([(aid, p[3], p[4], p[4]) for aid, p in parts.items() if len(p[3])])
+    if len(adds[0]) or len(drops[0]):
+        merge.run(EAVT, adds, (drops[0], drops[1]))
+    return _Merged(merge.touched, growth)
+
+
+def _join_bulk(
+    part: tuple[Codes, Codes, Codes, Codes, Codes] | None, item: BulkChange, tx: int
+) -> tuple[Codes, Codes, Codes, Codes, Codes]:
+    """Net changes of novelty followed by a bulk change of the same attribute."""
+    t = np.full(len(item.add_e), tx, dtype=np.int64)
+    if part is None:
+        return item.add_e, item.add_v, t, item.drop_e, item.drop_v
+    e, v, old_t, gone_e, gone_v = part
+    order = order_rows(item.drop_e, item.drop_v)
+    drop_e, drop_v = (item.drop_e, item.drop_v) if order is None else (item.drop_e[order], item.drop_v[order])
+    in_novelty = contains(e, v, drop_e, drop_v)
+    kept = remove_rows((e, v, old_t), drop_e[in_novelty], drop_v[in_novelty])
+    # a value that the novelty had put back over the base's own is dropped from both
+    in_drops = contains(gone_e, gone_v, drop_e, drop_v)
+    extra = ~in_novelty & ~in_drops
+    new_gone = insert_rows((gone_e, gone_v), (drop_e[extra], drop_v[extra]))
+    new_adds = insert_rows(kept, (item.add_e, item.add_v, t))
+    return new_adds[0], new_adds[1], new_adds[2], new_gone[0], new_gone[1]
+
+
+def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Codes, Codes]:
+    """Rows (ea, v, tx) in EAVT order of AEVT parts (aid, e, v, tx) in order of their aids."""
+    if not parts:
+        return NO_ROWS
+    parts = sorted(parts, key=lambda p: p[0])
+    ea = np.concatenate([p[1] << np.int64(AID_BITS) | np.int64(p[0]) for p in parts])
+    v = np.concatenate([p[2] for p in parts])
+    t = np.concatenate([p[3] for p in parts])
+    if len(parts) == 1:
+        return ea, v, t
+    e = np.concatenate([p[1] for p in parts])
+    rank = np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts])
+    low = int(e.min())
+    # e and the attribute's rank, packed: fewer bits than e and aid, so that the row number fits beside them
+    order = order_stable((e - np.int64(low)) * np.int64(len(parts)) + rank)
+    return ea[order], v[order], t[order]
+
+
+__all__ = ["Committed", "Expansion", "Kind", "Store", "open_store", "speculate"]
