@@ -520,13 +520,24 @@ class NewCodes:
         if key is None or sum(map(len, raws)) > _APPEND_BYTES:
             return None
         data = txn.get(key)
-        if data is None or len(data) > _APPEND_BYTES or data[4]:
+        if data is None or len(data) > _APPEND_BYTES:
             return None
-        old = Block(key, data)
-        if old.first + old.n != codes[0] or len(data) + 4 * len(codes) + sum(map(len, raws)) > _APPEND_BYTES:
+        _, flags, n, _ = _HEAD.unpack_from(data)
+        first = _Q.unpack(key[1:])[0]
+        if flags or crc32(data[4:]) != int.from_bytes(data[:4], "little"):
             return None
-        txn.put(key, pack_block(range(old.first, old.first + old.n + len(codes)), [*old.raws(), *raws]))
-        return old.first
+        if first + n != codes[0] or len(data) + 4 * len(codes) + sum(map(len, raws)) > _APPEND_BYTES:
+            return None
+        start = _HEAD.size + 4 * n
+        end = len(data) - start
+        ends = []
+        for raw in raws:
+            end += len(raw)
+            ends.append(end)
+        body = b"".join((data[_HEAD.size : start], struct.pack(f"<{len(ends)}I", *ends), data[start:], *raws))
+        rest = struct.pack("<BxxxII", 0, n + len(ends), len(body)) + body
+        txn.put(key, struct.pack("<I", crc32(rest)) + rest)
+        return int(first)
 
     @staticmethod
     def _write_blocks(txn: WriteTxn, codes: list[int], raws: list[bytes]) -> None:

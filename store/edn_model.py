@@ -19,7 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import total_ordering
 from itertools import chain
-from typing import Any, NoReturn, Self, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -77,7 +77,7 @@ class Keyword(_Immutable):
     ns: str | None
     name: str
     _text: str
-    _known: WeakValueDictionary[str, Keyword] = WeakValueDictionary()
+    _known: ClassVar[WeakValueDictionary[str, Keyword]] = WeakValueDictionary()
 
     def __new__(cls, text: str) -> Self:
         """Return the one keyword of this text."""
@@ -134,13 +134,13 @@ class Symbol(_Immutable):
     compare by `==`. Ordered like keywords.
     """
 
-    __slots__ = ("__weakref__", "_hash", "_text", "meta", "name", "ns")
+    __slots__ = ("__weakref__", "_kept_hash", "_text", "meta", "name", "ns")
     ns: str | None
     name: str
     meta: Map | None
-    _hash: int
+    _kept_hash: int
     _text: str
-    _known: WeakValueDictionary[str, Symbol] = WeakValueDictionary()
+    _known: ClassVar[WeakValueDictionary[str, Symbol]] = WeakValueDictionary()
 
     def __new__(cls, text: str) -> Self:
         """Return the one symbol of this text."""
@@ -165,7 +165,7 @@ class Symbol(_Immutable):
         _put(made, "ns", ns)
         _put(made, "name", name)
         _put(made, "meta", meta)
-        _put(made, "_hash", hash(("symbol", text)))
+        _put(made, "_kept_hash", hash(("symbol", text)))
         _put(made, "_text", text)
         return made
 
@@ -183,7 +183,7 @@ class Symbol(_Immutable):
         return self._text == other._text
 
     def __hash__(self) -> int:
-        return self._hash
+        return self._kept_hash
 
     def __lt__(self, other: object) -> bool:
         if type(other) is not Symbol:
@@ -237,10 +237,10 @@ class Char(_Immutable):
         return Char, (self.text,)
 
 
-class _Sequence(tuple[Any, ...]):
+class _Sequence(tuple[Any, ...]):  # noqa: SLOT001  see below
     """What vectors and lists share: strict equality and hashing, and metadata."""
 
-    # No __slots__: a tuple's subclass cannot have any but (), and metadata needs a place that costs nothing when unused.
+    # No __slots__: those of a tuple's subclass must be empty, and metadata needs a place that is free when unused.
     meta: Map | None = None
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -272,23 +272,23 @@ class List(_Sequence):
 class Tagged(_Immutable):
     """A value under a tag that the reader does not know, `#my/tag {:x 1}`, kept and written back as it is."""
 
-    __slots__ = ("_hash", "meta", "tag", "value")
+    __slots__ = ("_kept_hash", "meta", "tag", "value")
     tag: Symbol
     value: Any
     meta: Map | None
-    _hash: int | None
+    _kept_hash: int | None
 
     def __init__(self, tag: Symbol | str, value: Any) -> None:
         _put(self, "tag", Symbol(cast("str", tag)))
         _put(self, "value", value)
         _put(self, "meta", None)
-        _put(self, "_hash", None)
+        _put(self, "_kept_hash", None)
 
     def __eq__(self, other: object) -> bool:
         return self is other or strict_equal(self, other)
 
     def __hash__(self) -> int:
-        return _deep_hash(self) if self._hash is None else self._hash
+        return _deep_hash(self) if self._kept_hash is None else self._kept_hash
 
     def __repr__(self) -> str:
         return _repr_of(self, self.tag, self.value)
@@ -319,10 +319,10 @@ class Map(Mapping[Any, Any]):
     """
 
     # _plain: all keys are ATOMS, and _data is key -> value; else _data is strict key -> (key, value).
-    __slots__ = ("_data", "_hash", "_meta", "_plain")
+    __slots__ = ("_data", "_kept_hash", "_meta", "_plain")
     _data: dict[Any, Any]
     _plain: bool
-    _hash: int | None
+    _kept_hash: int | None
     _meta: Map | None
 
     def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
@@ -330,12 +330,12 @@ class Map(Mapping[Any, Any]):
         plain = ATOMS.issuperset([type(key) for key, _ in pairs])
         self._data = dict(pairs) if plain else {strict_key(k): (_frozen_key(k), v) for k, v in pairs}
         self._plain = plain
-        self._hash = None
+        self._kept_hash = None
         self._meta = None
 
     @classmethod
     def of_flat(cls, flat: list[Any]) -> Self:
-        """Return the map of `[key, value, key, value, ...]`; a key given twice raises DuplicateError. The reader's door."""
+        """Return the map of `[key, value, key, value, ...]`; a key given twice: DuplicateError. The reader's door."""
         entries = iter(flat)
         data = dict(zip(entries, entries, strict=False))
         plain = _ALL_ATOMS(map(type, data))
@@ -347,7 +347,7 @@ class Map(Mapping[Any, Any]):
         made = object.__new__(cls)
         made._data = data
         made._plain = plain
-        made._hash = None
+        made._kept_hash = None
         made._meta = None
         return made
 
@@ -400,7 +400,7 @@ class Map(Mapping[Any, Any]):
         return self is other or strict_equal(self, other)
 
     def __hash__(self) -> int:
-        return _deep_hash(self) if self._hash is None else self._hash
+        return _deep_hash(self) if self._kept_hash is None else self._kept_hash
 
     def __or__(self, other: Mapping[Any, Any]) -> Map:
         return Map(chain(self.pairs(), other.items())) if isinstance(other, Mapping) else NotImplemented
@@ -424,9 +424,9 @@ class Set(frozenset[Any]):
     """
 
     # _strict: strict key -> member when some member is not of ATOMS; else None and the frozenset itself is strict.
-    __slots__ = ("_hash", "_meta", "_strict")
+    __slots__ = ("_kept_hash", "_meta", "_strict")
     _strict: dict[Any, Any] | None
-    _hash: int | None
+    _kept_hash: int | None
     _meta: Map | None
 
     def __new__(cls, members: Iterable[Any] = ()) -> Self:
@@ -440,9 +440,9 @@ class Set(frozenset[Any]):
     @classmethod
     def _made(cls, members: Iterable[Any], strict: dict[Any, Any] | None) -> Self:
         made = frozenset.__new__(cls, members)
-        made._strict = strict
-        made._hash = None
-        made._meta = None
+        made._strict = strict  # noqa: SLF001  made here
+        made._kept_hash = None  # noqa: SLF001
+        made._meta = None  # noqa: SLF001
         return made
 
     @classmethod
@@ -479,7 +479,7 @@ class Set(frozenset[Any]):
         return not (self is other or strict_equal(self, other))
 
     def __hash__(self) -> int:
-        return _deep_hash(self) if self._hash is None else self._hash
+        return _deep_hash(self) if self._kept_hash is None else self._kept_hash
 
     def __le__(self, other: object) -> bool:
         if not isinstance(other, (set, frozenset)):
@@ -596,7 +596,7 @@ def with_meta(value: _Value, meta: Map | None) -> _Value:
         made = Set._made(frozenset.__iter__(given), given._strict)  # noqa: SLF001
     elif kind is Map:
         made = object.__new__(Map)
-        for slot in ("_data", "_plain", "_hash"):
+        for slot in ("_data", "_plain", "_kept_hash"):
             setattr(made, slot, getattr(value, slot))
     elif kind is Tagged:
         tagged = cast("Tagged", value)
@@ -705,7 +705,7 @@ def _needs_hash(value: Any) -> bool:
     kind = type(value)
     if kind in _NUMBERS:
         return False
-    return kind in (Vector, List) or getattr(value, "_hash", None) is None
+    return kind in (Vector, List) or getattr(value, "_kept_hash", None) is None
 
 
 def _members(node: Any) -> Iterable[Any]:
@@ -740,7 +740,7 @@ def _mixed(node: Any, known: dict[int, int]) -> int:
         mixed = hash(("tagged", node.tag, hashed(node.value)))
     else:
         return hash(node)
-    _put(node, "_hash", mixed)
+    _put(node, "_kept_hash", mixed)
     return mixed
 
 

@@ -31,14 +31,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from store.edn_model import Char, DuplicateError, Keyword, List, Map, Set, Symbol, Tagged, Vector, meta_of, with_meta
 from store.errors import EdnError, Span, span_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
 __all__ = [
@@ -183,6 +183,18 @@ class _Mark:
         self.build = build
 
 
+def _no_map(text: str, index: int | None = None) -> _Fault:
+    return _Fault("edn/bad-tag", f"{text} stands before no map.", expected="{", index=index)
+
+
+def _too_deep(limit: int) -> _Fault:
+    return _Fault(
+        "edn/too-deep",
+        f"The forms are nested more than {limit} deep.",
+        hint="raise depth_limit if the text is to be trusted.",
+    )
+
+
 def _build_map(flat: list[Any]) -> Map:
     try:
         return Map.of_flat(flat)
@@ -238,7 +250,7 @@ def _build_meta(items: list[Any]) -> Any:
             index=0,
         )
     try:
-        return with_meta(form, Map(chain(meta.pairs(), (meta_of(form) or Map()).pairs())))
+        return with_meta(form, Map(chain((meta_of(form) or Map()).pairs(), meta.pairs())))
     except TypeError:
         raise _Fault(
             "edn/bad-metadata",
@@ -251,7 +263,9 @@ def _build_meta(items: list[Any]) -> Any:
 
 def _build_namespaced(ns: str) -> Callable[[list[Any]], Any]:
     def build(items: list[Any]) -> Any:
-        flat = []
+        if type(items[0]) is not Map:
+            raise _no_map(f"#:{ns}", index=0)
+        flat: list[Any] = []
         for key, value in items[0].pairs():
             flat += (_qualified(key, ns), value)
         return _build_map(flat)
@@ -266,6 +280,7 @@ def _qualified(key: Any, ns: str) -> Any:
     return key
 
 
+_LEAF_TAGS = frozenset({"#inst", "#uuid"})  # they make leaves, so they do not count as a level
 _DISCARD = _Mark("#_", "discarded form", needs=1)
 _META = _Mark("^", "metadata", needs=2, build=_build_meta)
 _COMMENT = _Mark(";", "comment")
@@ -300,7 +315,7 @@ class _Leaves(dict[str, Any]):
 
     def __missing__(self, token: str) -> Any:
         first = token[0]
-        if first == '"' and "\\" not in token and token[-1] == '"' and token != '"':
+        if first == '"' and "\\" not in token and token[-1] == '"' and len(token) > 1:
             value: Any = token[1:-1]
         elif first in "123456789" and len(token) < _SHORT_INTEGER and token.isascii() and token.isdigit():
             return int(token)  # identifiers and times, mostly: hardly one twice
@@ -342,7 +357,7 @@ def _unescaped(token: str) -> str:
     for match in _ESCAPE.finditer(token):
         parts.append(token[at : match.start()])
         at = match.end()
-        code, letter, other = match.groups()
+        code, letter, _ = match.groups()
         if code is not None:
             parts.append(chr(int(code, 16)))
             surrogates = surrogates or code[0] in "dD"
@@ -429,7 +444,7 @@ def _number(token: str) -> Any:
         return _int(token[:-1] if match[1] else token)
     match = _FLOAT.match(token)
     if match is not None:
-        return _decimal(token, match[1]) if match[2] else _float(token, match[1])
+        return _decimal(token, match[1]) if match[2] else _float(token)
     match = _RATIO.match(token)
     if match is not None:
         below = _int(match[2])
@@ -446,7 +461,7 @@ def _int(digits: str) -> int:
         raise _LeafFault("edn/too-big", f"This Python process refuses a number of {len(digits)} digits.") from None
 
 
-def _float(token: str, exponent: str | None) -> float:
+def _float(token: str) -> float:
     value = float(token)
     if value in (float("inf"), float("-inf")):
         raise _LeafFault(
@@ -539,7 +554,7 @@ def _dispatch(token: str) -> Any:
             expected="#{ for a set, #_ to leave out a form, or # and a tag's name",
             hint="EDN is data: write the value that the reader macro would make.",
         )
-    if SYMBOL_TEXT.match(name) is None and name not in _CONSTANTS:
+    if SYMBOL_TEXT.match(name) is None:
         raise _bad_name("tag", token, name)
     return _Mark(token, f"tag {_cut_text(token)}", needs=1, build=_build_tagged(Symbol(name)))
 
@@ -682,7 +697,7 @@ class _Machine:
             try:
                 value = mark.build([node.value for node in items])
             except _Fault as fault:
-                if fault.index is not None and mark.name != "namespaced map":
+                if fault.index is not None and fault.index < len(items):
                     raise self._error(fault, items[fault.index].start, items[fault.index].end) from None
                 raise self._error(fault, start, self.end) from None
             below = () if shallow else tuple(items)
@@ -718,14 +733,10 @@ class _Machine:
                             continue
                     elif form.opens is not None or form.needs:
                         if mark.name == "namespaced map" and form.text != "{":
-                            raise _Fault("edn/bad-tag", f"{mark.text} stands before no map.", expected="{")
+                            raise _no_map(mark.text)
                         stack.append((items, mark, opened_at))
-                        if len(stack) > depth_limit:
-                            raise _Fault(
-                                "edn/too-deep",
-                                f"The forms are nested more than {depth_limit} deep.",
-                                hint="raise depth_limit if the text is to be trusted.",
-                            )
+                        if len(stack) > depth_limit + (form.text in _LEAF_TAGS):
+                            raise _too_deep(depth_limit)
                         items = []
                         append = items.append
                         mark, opened_at, needs = form, place, form.needs
@@ -822,11 +833,9 @@ class _Machine:
         where = span_at(self.text, start, end)
         what = f"the {mark.name} opened at line {where.line}, column {where.column}"
         if mark.opens is None:
-            return _Fault(
-                "edn/missing-form",
-                f"{closer.text} stands where a form is needed: {what} has none.".replace(" opened", ""),
-                expected="a form",
-            )
+            what = f"the {mark.name} at line {where.line}, column {where.column}"
+            message = f"{closer.text} stands where a form is needed: {what} has none."
+            return _Fault("edn/missing-form", message, expected="a form")
         return _Fault("edn/unmatched", f"{closer.text} cannot close {what}.", expected=mark.opens)
 
     def _unfinished(self, mark: _Mark, opened_at: int, as_nodes: bool) -> EdnError:

@@ -293,13 +293,17 @@ def _shown_leaf(value: Any) -> str | None:
     return _python_text(value)
 
 
+_REPR = reprlib.Repr()
+_REPR.maxother = _REPR.maxlong = 60
+
+
 def _python_text(value: Any) -> str:
     kind = type(value)
     if kind is int:
         return f'#py/int "{value.bit_length()} bits"'
     name = getattr(value, "__qualname__", None) if callable(value) else None
     try:
-        shown = name if isinstance(name, str) else reprlib.repr(value)
+        shown = name if isinstance(name, str) else _REPR.repr(value)
     except Exception:  # noqa: BLE001  a message about a value must not fail because the value's own repr does
         shown = "?"
     escaped = _SPECIAL.sub(lambda m: _ESCAPES.get(m[0]) or f"\\u{ord(m[0]):04x}", shown)

@@ -92,24 +92,19 @@ class Working:
 
     def apply(self, op: ResolvedOp) -> None:
         """Carries out one operation."""
-        code = op.code
-        if code == ADD:
-            assert op.attribute is not None
-            assert op.v is not None
-            self.add(op.e, op.attribute, op.v, op.place)
+        code, e, attribute, v, place, expect = op
+        if code == RETRACT_ENTITY or attribute is None:
+            self._retract_entity(e, set())
+        elif code == RETRACT_ATTRIBUTE or v is None:
+            self.values(e, attribute.aid).clear()
+            self._given.pop((e, attribute.aid), None)
+        elif code == ADD:
+            self.add(e, attribute, v, place)
         elif code == RETRACT:
-            assert op.attribute is not None
-            assert op.v is not None
-            self.values(op.e, op.attribute.aid).pop(op.v, None)
-            self._given.pop((op.e, op.attribute.aid), None)
-        elif code == RETRACT_ATTRIBUTE:
-            assert op.attribute is not None
-            self.values(op.e, op.attribute.aid).clear()
-            self._given.pop((op.e, op.attribute.aid), None)
-        elif code == RETRACT_ENTITY:
-            self._retract_entity(op.e, set())
+            self.values(e, attribute.aid).pop(v, None)
+            self._given.pop((e, attribute.aid), None)
         elif code == CAS:
-            self._compare_and_set(op)
+            self._compare_and_set(e, attribute, v, place, expect)
 
     def add(self, e: int, attribute: Attribute, v: int, place: int) -> None:
         """Asserts one datom."""
@@ -164,30 +159,27 @@ class Working:
                         del state[e]
                         self._given.pop((eid, aid), None)
 
-    def _compare_and_set(self, op: ResolvedOp) -> None:
-        attribute = op.attribute
-        assert attribute is not None
-        assert op.v is not None
-        state = self.values(op.e, attribute.aid)
-        matches = op.expect in state if op.expect is not None else not state
+    def _compare_and_set(self, e: int, attribute: Attribute, v: int, place: int, expect: int | None) -> None:
+        state = self.values(e, attribute.aid)
+        matches = expect in state if expect is not None else not state
         if not matches:
-            found = ", ".join(self.show(attribute, v) for v in state) or "no value"
-            wanted = self.show(attribute, op.expect) if op.expect is not None else "no value"
+            found = ", ".join(self.show(attribute, held) for held in state) or "no value"
+            wanted = self.show(attribute, expect) if expect is not None else "no value"
             self.errors.append(
                 TransactionError(
                     "tx/cas",
-                    f":db/cas failed: entity {op.e} has {found} of {attribute.ident}, not {wanted}. In form {op.place + 1}.",
+                    f":db/cas failed: entity {e} has {found} of {attribute.ident}, not {wanted}. In form {place + 1}.",
                     hint="read the entity again, and repeat with what it holds now",
-                    data={"e": op.e, "attribute": attribute.ident},
+                    data={"e": e, "attribute": attribute.ident},
                 )
             )
             return
-        if op.expect is not None:
-            del state[op.expect]
+        if expect is not None:
+            del state[expect]
         elif not attribute.many:
             state.clear()
-        state[op.v] = None
-        self._given[op.e, attribute.aid] = op.v
+        state[v] = None
+        self._given[e, attribute.aid] = v
 
     # -- composite tuples
 
@@ -323,8 +315,8 @@ def apply_columns(
     """The effects of a batch of adds; faults are added to `errors`. The same result as `apply_ops`, over arrays."""
     touched = {c.attribute.aid for c in columns}
     if touched & set(schema.composites) or any(c.attribute.tuple_attrs for c in columns):
-        ops = [
-            ResolvedOp(ADD, e, c.attribute, v, 0) for c in columns for e, v in zip(c.e.tolist(), c.v.tolist(), strict=True)
+        ops: list[ResolvedOp] = [
+            (ADD, e, c.attribute, v, 0, None) for c in columns for e, v in zip(c.e.tolist(), c.v.tolist(), strict=True)
         ]
         return apply_ops(ops, snapshot, schema, codes, first_new_eid, errors)
     effects = Effects()

@@ -25,9 +25,8 @@ import errno
 import os
 import struct
 import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 from zlib import crc32
 
@@ -50,8 +49,7 @@ _META: Final = struct.Struct("<I16s9q")
 _META_MAGIC: Final = 0xBEEFC0DE
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(NamedTuple):
     """The meta record: counters and positions that every commit brings up to date."""
 
     id: UUID
@@ -427,7 +425,7 @@ def new_meta() -> Meta:
 
 def with_meta(meta: Meta, **changes: Any) -> Meta:
     """The record with some fields changed."""
-    return replace(meta, **changes)
+    return meta._replace(**changes)
 
 
 def _path_error(path: Path, message: str, hint: str) -> StorageError:

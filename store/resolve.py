@@ -21,7 +21,7 @@ import numpy as np
 from store.datom import FIRST_TX, MAX_EID
 from store.edn import show_form
 from store.errors import DatalogError, SchemaError, TransactionError, UserError
-from store.txdata import ADD, CAS, RETRACT_ATTRIBUTE, RETRACT_ENTITY
+from store.txdata import ADD, CAS, RETRACT_ATTRIBUTE
 from store.value import Kind, encode_inline, show_python, uniform_column
 
 if TYPE_CHECKING:
@@ -50,15 +50,8 @@ class CodeSource(Protocol):
         ...
 
 
-class ResolvedOp(NamedTuple):
-    """An operation with eids and codes; `v` is None where a value does not matter."""
-
-    code: int
-    e: int
-    attribute: Attribute | None
-    v: int | None
-    place: int
-    expect: int | None = None
+# An operation with eids and codes: code, e, attribute, v (None where a value does not matter), place, expect.
+ResolvedOp = tuple[int, int, "Attribute | None", "int | None", int, "int | None"]
 
 
 class ResolvedColumn(NamedTuple):
@@ -99,11 +92,10 @@ def _named(error: UserError, attribute: Attribute, place: int) -> DatalogError:
 
 def encode(attribute: Attribute, value: Any, codes: CodeSource) -> int:
     """The code of a value in an attribute's columns; UserError when it is of the wrong type."""
-    value = attribute.coerce(value)
-    kind = attribute.kind
-    if kind is Kind.INTERNED:
-        return codes.encode(value)
-    return encode_inline(kind, value)
+    inline = attribute.inline
+    if inline is None:
+        return codes.encode(attribute.coerce(value))
+    return inline(attribute.coerce(value))
 
 
 def resolve(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, max_eid: int) -> Resolved:
@@ -111,44 +103,49 @@ def resolve(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, max_eid
     resolved = Resolved(max_eid=max_eid, first_new_eid=max_eid + 1)
     if expansion.columns is not None:
         return _resolve_columns(expansion, snapshot, codes, resolved)
-    ops: list[ResolvedOp] = []
+    coded: list[tuple[Any, ...]] = []
     facts: list[_Fact] = []
+    intern = codes.encode
     for op in expansion.ops:
-        attribute, v, expect = op.attribute, op.v, op.expect
-        if attribute is not None and op.code not in (RETRACT_ATTRIBUTE, RETRACT_ENTITY):
-            try:
-                if not attribute.is_ref:
-                    v = encode(attribute, v, codes)
-                    if op.code == CAS and expect is not None:
+        code, e, attribute, v, place, expect = op
+        if attribute is not None and code != RETRACT_ATTRIBUTE:
+            if not attribute.is_ref:
+                try:
+                    inline = attribute.inline
+                    v = intern(attribute.coerce(v)) if inline is None else inline(attribute.coerce(v))
+                    if expect is not None:
                         expect = encode(attribute, expect, codes)
-            except UserError as e:
-                expansion.errors.append(_named(e, attribute, op.place))
-                continue
-            if attribute.unique is not None and op.code in (ADD, CAS):
-                facts.append(_Fact(op.e, attribute, v))
-        ops.append(ResolvedOp(op.code, op.e, attribute, v, op.place, expect))
+                except UserError as error:
+                    expansion.errors.append(_named(error, attribute, place))
+                    continue
+                op = (code, e, attribute, v, place, expect)  # noqa: PLW2901 - the same operation, coded
+            if attribute.unique is not None and code in (ADD, CAS):
+                facts.append(_Fact(e, attribute, v))
+        coded.append(op)
     if expansion.nodes:
         eids = _resolve_nodes(expansion, snapshot, codes, facts, resolved)
-        ops = [_substitute(op, eids) for op in ops]
-    for op in ops:
-        if MAX_EID >= op.e > resolved.max_eid:
-            resolved.max_eid = op.e
-        if op.attribute is not None and op.attribute.is_ref and op.v is not None and MAX_EID >= op.v > resolved.max_eid:
-            resolved.max_eid = op.v
-    resolved.ops = ops
+        coded = [_substitute(op, eids) for op in coded]
+    top = resolved.max_eid
+    for op in coded:
+        if MAX_EID >= op[1] > top:
+            top = op[1]
+        if op[2] is not None and op[2].is_ref and op[3] is not None and MAX_EID >= op[3] > top:
+            top = op[3]
+    resolved.max_eid = top
+    resolved.ops = coded  # type: ignore[assignment]
     return resolved
 
 
-def _substitute(op: ResolvedOp, eids: list[int]) -> ResolvedOp:
-    e, v, expect = op.e, op.v, op.expect
+def _substitute(op: tuple[Any, ...], eids: list[int]) -> tuple[Any, ...]:
+    code, e, attribute, v, place, expect = op
     if e < 0:
         e = eids[-1 - e]
-    if op.attribute is not None and op.attribute.is_ref:
+    if attribute is not None and attribute.is_ref:
         if v is not None and v < 0:
             v = eids[-1 - v]
         if expect is not None and expect < 0:
             expect = eids[-1 - expect]
-    return ResolvedOp(op.code, e, op.attribute, v, op.place, expect)
+    return code, e, attribute, v, place, expect
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -438,11 +435,11 @@ def _give_eids(expansion: Expansion, unify: _Unify, resolved: Resolved) -> list[
             if column.attribute.is_ref:
                 top = max(top, max((v for v in column.vs if v < FIRST_TX), default=0))
     else:
-        for op in expansion.ops:
-            if FIRST_TX > op.e > top:
-                top = op.e
-            if op.attribute is not None and op.attribute.is_ref and isinstance(op.v, int) and FIRST_TX > op.v > top:
-                top = op.v
+        for _, e, attribute, v, _, _ in expansion.ops:
+            if FIRST_TX > e > top:
+                top = e
+            if attribute is not None and attribute.is_ref and isinstance(v, int) and FIRST_TX > v > top:
+                top = v
     next_eid = max(next_eid, top + 1)
     resolved.first_new_eid = next_eid
     eids: list[int] = []

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from store.edn import Keyword, Map, Vector, read_edn, show_form
 from store.errors import SchemaError, UserError, nearest
-from store.value import COERCE, KIND_OF_TYPE, TYPES, Kind, check_untyped
+from store.value import COERCE, INLINE, KIND_OF_TYPE, TYPES, Kind, check_untyped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 FIRST_USER_AID = 64
 
@@ -42,6 +42,9 @@ class Attribute:
     is_ref: bool = field(init=False, compare=False)
     indexed: bool = field(init=False, compare=False)
     system: bool = field(init=False, compare=False)
+    plain: bool = field(init=False, compare=False)  # values need no look before they are coerced
+    coerce: Callable[[Any], Any] = field(init=False, compare=False, repr=False)  # the value as it is kept, or UserError
+    inline: Callable[[Any], int] | None = field(init=False, compare=False, repr=False)  # code of a coerced value
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -50,22 +53,13 @@ class Attribute:
         put(self, "is_ref", self.type == "ref")
         put(self, "indexed", self.index is not False or self.unique is not None or self.type == "ref")
         put(self, "system", self.aid < FIRST_USER_AID)
+        put(self, "plain", not (self.is_ref or self.system or self.type == "tuple"))
+        put(self, "coerce", self._coerce_tuple if self.type == "tuple" else COERCE.get(self.type or "", check_untyped))
+        put(self, "inline", INLINE.get(self.kind))
 
-    def coerce(self, value: Any) -> Any:
-        """The value as this attribute keeps it.
-
-        Raises:
-            UserError: `value/wrong-type`, `value/nil` or `value/unsupported`, without the attribute's name.
-        """
-        if self.type is None:
-            return check_untyped(value)
-        if value is None:
-            raise UserError(
-                "value/nil", "nil is not a value: a fact that is not known is left out.", hint="drop the entry"
-            )
-        coerced = COERCE[self.type](value)
-        if self.type == "tuple":
-            self._check_tuple(coerced)
+    def _coerce_tuple(self, value: Any) -> Any:
+        coerced = COERCE["tuple"](value)
+        self._check_tuple(coerced)
         return coerced
 
     def _check_tuple(self, value: Vector) -> None:
@@ -141,6 +135,10 @@ class Schema:
     def has_aid(self, aid: int) -> bool:
         """True when an attribute of this id exists."""
         return aid in self._by_aid
+
+    def by_name(self) -> dict[str | Keyword, Attribute]:
+        """All attributes by ident, as string and as Keyword; not to be changed."""
+        return self._by_ident
 
     def idents(self) -> list[str]:
         """All idents, built-in ones too, in order of their aids."""

@@ -108,6 +108,7 @@ class Store:
         self.path = path
         self.read_only = read_only
         self._users = 0
+        self.last_instant: int | None = None  # of the newest transaction, when this process made it
         self._lock = threading.RLock()
         self.env, meta = open_environment(path, read_only=read_only, sync=sync)
         try:
@@ -238,6 +239,7 @@ class Store:
         if meta.schema_tx != self._meta.schema_tx:
             snapshot = self._snapshot(meta, base, novelty, read_attributes(snapshot, meta.schema_tx))
         self._meta, self._base, self._novelty, self._newest = meta, base, novelty, snapshot
+        self.last_instant = None
         self._meta_bytes = data
 
     # -- writing
@@ -724,9 +726,11 @@ class _Commit:
         self._prepared = prepared
         self._codes = codes
         self._rows, self._recoded = _all_rows(prepared)
+        self._instant: int | None = None
         self._automatic = not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
         if self._automatic:
-            self._rows.append((prepared.tx, TX_INSTANT, self._now(), 1))
+            self._instant = self._now()
+            self._rows.append((prepared.tx, TX_INSTANT, self._instant, 1))
         self._meta = store.meta
         self._data = b""
         self._merged: _Merged | None = None
@@ -737,9 +741,11 @@ class _Commit:
     def _now(self) -> int:
         """The time in microseconds, never before the transaction before."""
         now = time.time_ns() // 1000
-        before = self._prepared.before
-        last = before.values(before.basis_tx, TX_INSTANT)
-        return max(now, last[0]) if last else now
+        store = self._store
+        if store.last_instant is None:
+            before = self._prepared.before
+            store.last_instant = max(before.values(before.basis_tx, TX_INSTANT), default=0)
+        return max(now, store.last_instant)
 
     def write(self) -> None:
         """Puts log, dictionary, merge and meta record into the write transaction."""
@@ -774,15 +780,17 @@ class _Commit:
     def _write_log(self) -> None:
         schema, old = self._schema, self._prepared.before.schema
         writer = LogWriter(self._txn, self._prepared.tx)
-        kinds: dict[tuple[int, int], int] = {}
-        out = []
-        for e, aid, v, added in self._rows:
-            operation = kinds.get((aid, added))
-            if operation is None:
-                source = old if not added and aid in self._recoded else schema if schema.has_aid(aid) else old
-                operation = kinds[aid, added] = added | int(source.by_aid(aid).kind) << 1
-            out.append((e, aid, v, operation))
-        writer.rows(out)
+        kinds = {
+            aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).kind << 1
+            for aid in {row[1] for row in self._rows}
+        }
+        new_kinds = {aid: schema.by_aid(aid).kind << 1 for aid in self._recoded}
+        writer.rows(
+            [
+                (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
+                for e, aid, v, added in self._rows
+            ]
+        )
         for change in self._prepared.effects.bulk:
             kind = int(change.attribute.kind) << 1
             for e_column, v_column, added in ((change.drop_e, change.drop_v, 0), (change.add_e, change.add_v, 1)):
@@ -795,6 +803,7 @@ class _Commit:
         """After the commit: caches and the newest snapshot move on."""
         store, prepared = self._store, self._prepared
         self._codes.adopt(self._appended)
+        store.last_instant = self._instant if self._automatic else None
         if self._merged is not None:
             after = store.move_on(self._meta, self._data, self._schema, self._merged.touched)
         else:

@@ -12,7 +12,10 @@ Forms are not looked at again after this stage. Faults are collected, so that th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from store.datom import END_OF_EIDS, FIRST_ATTRIBUTE, Datom
 from store.edn import Keyword, Map, Set, Symbol, read_edn, show_form
@@ -44,15 +47,9 @@ _OPERATIONS: Final = {
 _CURRENT_TX: Final = frozenset((":db/current-tx", "db/current-tx", "datomic.tx", "datascript.tx"))
 
 
-class Op(NamedTuple):
-    """One flat operation; `v` is a Python value, or an entity for a ref. `expect` is the old value of a CAS."""
-
-    code: int
-    e: int
-    attribute: Attribute | None
-    v: Any
-    place: int  # of the form in tx_data, for messages
-    expect: Any = None
+# One flat operation: code, e, attribute, v (a Python value, or an entity for a ref), place of the form in tx_data, and the
+# old value of a CAS. A bare tuple: making a NamedTuple costs ten times as much, and there is one for every datom.
+Op = tuple[int, int, "Attribute | None", Any, int, Any]
 
 
 @dataclass(slots=True)
@@ -160,7 +157,7 @@ class Expander:
         self._schema = schema
         self._attribute_of = attribute_of  # finds or, without a strict schema, creates
         self._call = call
-        self._keys: dict[Any, Attribute | None] = {}
+        self._idents = schema.by_name()
         self._reverse: dict[Any, Attribute] = {}
         self.out = Expansion(tx=tx)
         self._place = 0
@@ -319,20 +316,19 @@ class Expander:
             self._entity_map(form)
             return
         # the batch path: one short step for each plain value of a plain attribute
-        e: int | None = None
-        keys = self._keys
+        idents = self._idents
         place = self._place
         raw_id = form.get(":db/id")
         if raw_id is None and type(form) is not dict:
             raw_id = form.get(_DB_ID)
         e = self._new_node(None) if raw_id is None else self._entity(raw_id)
         for key, value in form.items():
-            attribute = keys.get(key)
-            if attribute is not None:
+            attribute = idents.get(key)
+            if attribute is not None and attribute.plain:
                 column = columns.get(attribute.aid)
                 if column is None:
                     column = columns[attribute.aid] = AttributeColumn(attribute)
-                if type(value) not in _COLLECTIONS:
+                if not attribute.many or type(value) in _SCALARS:
                     column.es.append(e)
                     column.vs.append(value)
                     column.places.append(place)
@@ -366,13 +362,19 @@ class Expander:
         return attribute.aid in SCHEMA_AIDS and e >= FIRST_ATTRIBUTE and self._schema.has_aid(e - FIRST_ATTRIBUTE)
 
     def _entity_map(self, form: Any) -> int:
-        raw_id = None
-        for key in form:
-            if key == ":db/id" or key is _DB_ID:
-                raw_id = form[key]
+        raw_id = form.get(":db/id")
+        if raw_id is None:
+            raw_id = form.get(_DB_ID)
         e = self._new_node(None) if raw_id is None else self._entity(raw_id)
+        idents, columns, ops, place = self._idents, self.out.columns, self.out.ops, self._place
         for key, value in form.items():
-            self._entry(e, key, value)
+            attribute = idents.get(key)
+            if attribute is not None and attribute.plain and columns is None and (
+                not attribute.many or type(value) in _SCALARS
+            ):
+                ops.append((ADD, e, attribute, value, place, None))
+            else:
+                self._entry(e, key, value)
         if len(form) == (raw_id is not None) and e < 0 and self.out.nodes[-1 - e].name is None:
             raise TransactionError("tx/empty-map", "An empty map says nothing.", hint="give it attributes, or leave it out")
         return e
@@ -380,15 +382,13 @@ class Expander:
     def _entry(self, e: int, key: Any, value: Any) -> None:
         if key == ":db/id" or key is _DB_ID:
             return
-        attribute = self._keys.get(key)
+        attribute = self._idents.get(key)
         if attribute is None:
             reverse = self._reverse_of(key)
             if reverse is not None:
                 self._reverse_entry(e, reverse, value)
                 return
             attribute = self._attribute(key)
-            if not attribute.is_ref and not attribute.many and attribute.type != "tuple" and not attribute.system:
-                self._keys[key] = attribute
         if attribute.many and self._is_collection(attribute, value):
             for member in value:
                 self._add(e, attribute, member)
@@ -480,7 +480,7 @@ class Expander:
                 column.places.append(self._place)
                 return
             raise AssertionError("a batch of maps only adds")
-        self.out.ops.append(Op(code, e, attribute, v, self._place, expect))
+        self.out.ops.append((code, e, attribute, v, self._place, expect))
 
     def _ref(self, value: Any, attribute: Attribute | None = None) -> int:
         if isinstance(value, dict | Map):
@@ -606,7 +606,7 @@ class Expander:
 
 _DB_ID = Keyword("db/id")
 _IDENT = Keyword("db/ident")
-_COLLECTIONS: Final = frozenset((list, tuple, set, frozenset, dict, Map, Set))
+_SCALARS: Final = frozenset((str, int, float, bool, bytes, Keyword, Symbol, datetime, UUID, Decimal, type(None)))
 _PROPERTY_NAMES: Final = frozenset(
     (":db/valueType", ":db/cardinality", ":db/unique", ":db/index", ":db/isComponent", ":db/noHistory", ":db/doc",
      ":db/tupleType", ":db/tupleTypes", ":db/tupleAttrs")

@@ -490,7 +490,14 @@ def canonical(value: Any) -> Any:
 # types of attributes
 
 
+def nil_value() -> UserError:
+    """The error for nil as a value."""
+    return UserError("value/nil", "nil is not a value: a fact that is not known is left out.", hint="drop the entry")
+
+
 def _wrong(type_name: str, value: Any, hint: str | None = None) -> UserError:
+    if value is None:
+        return nil_value()
     try:
         shown = show_form(value)
     except UserError:
@@ -630,12 +637,21 @@ KIND_OF_TYPE: dict[str | None, Kind] = {
     "instant": Kind.INSTANT,
 }
 TYPES = tuple(COERCE)
+INLINE: dict[Kind, Callable[[Any], int]] = {
+    Kind.LONG: int,
+    Kind.DOUBLE: encode_double,
+    Kind.INSTANT: encode_instant,
+    Kind.BOOLEAN: int,
+}
+_SCALARS = frozenset((str, int, float, bool, Keyword, datetime, UUID, Decimal))
 
 
 def check_untyped(value: Any) -> Any:
     """The value as the database keeps it under an attribute without a type; nil is refused."""
     if value is None:
-        raise UserError("value/nil", "nil is not a value: a fact that is not known is left out.", hint="drop the entry")
+        raise nil_value()
+    if type(value) in _SCALARS:
+        return value
     return canonical(value)
 
 

@@ -1,0 +1,406 @@
+"""The door: connect, Connection, Db, TxReport. Thin: what is done here is done by the store and the query modules.
+
+A `Connection` is the thing that changes; a `Db` is an immutable value at one basis tx. Both are context managers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from datalog.query import Registry, default_registry, explain, q
+from store import seek
+from store.edn import read_edn
+from store.errors import SchemaError, StoreClosed, TransactionError
+from store.filtered import FilteredSnapshot
+from store.schema import properties, read_schema
+from store.transactor import Committed, open_store, speculate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from datalog.entity import Entity
+    from store.datom import Datom
+    from store.schema import Schema
+    from store.seek import DatomRows
+    from store.snapshot import Snapshot
+    from store.transactor import Store
+
+
+class Db:
+    """The database as of one transaction: an immutable value.
+
+    Asking it the same thing always gives the same answer, whatever is transacted meanwhile. It holds on to what it needs;
+    let it go, or `close()` it, when it is no longer needed.
+    """
+
+    __slots__ = ("_registry", "_snapshot", "_strict")
+
+    def __init__(self, snapshot: Snapshot, strict: bool | None = None, registry: Registry | None = None) -> None:
+        self._snapshot: Snapshot | None = snapshot
+        self._strict = strict
+        self._registry = registry if registry is not None else default_registry()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The store's view underneath; what queries run on."""
+        if self._snapshot is None:
+            raise StoreClosed("store/closed", "This database value was closed.", hint="take a new one: conn.db()")
+        return self._snapshot
+
+    @property
+    def basis_tx(self) -> int:
+        """The eid of the newest transaction that this value includes."""
+        return self.snapshot.basis_tx
+
+    @property
+    def schema(self) -> dict[str, dict[str, Any]]:
+        """The user's attributes: {":ns/name": {":db/valueType": ...}}."""
+        return self.snapshot.schema.as_map()
+
+    def q(self, query: Any, *inputs: Any, limits: Any = None, engine: str | None = None) -> Any:
+        """The answer to a query whose first input is this database."""
+        return q(query, self, *inputs, limits=limits, engine=engine)
+
+    def explain(self, query: Any, *inputs: Any, analyze: bool = False) -> Any:
+        """The plan of a query whose first input is this database."""
+        return explain(query, self, *inputs, analyze=analyze)
+
+    def pull(self, pattern: Any, eid: Any) -> Any:
+        """The attributes of an entity that a pull pattern names, as a dict; None when it has none of them."""
+        from datalog.pull import pull  # noqa: PLC0415 - pull patterns are parsed on first use only
+
+        return pull(self.snapshot, pattern, eid)
+
+    def pull_many(self, pattern: Any, eids: Iterable[Any]) -> list[Any]:
+        """`pull` of many entities, in their order; one index walk for each level of the pattern."""
+        from datalog.pull import pull_many  # noqa: PLC0415 - the same
+
+        return pull_many(self.snapshot, pattern, list(eids))
+
+    def entity(self, eid: Any) -> Entity | None:
+        """A lazy view of an entity, or None when the reference names none."""
+        from datalog.entity import entity  # noqa: PLC0415 - the same
+
+        return entity(self, eid)
+
+    def entid(self, ref: Any) -> int | None:
+        """The eid of an eid, ident or lookup ref, or None when there is no such entity."""
+        return self.snapshot.entid(ref)
+
+    def datoms(self, index: str, *components: Any) -> DatomRows:
+        """The datoms whose leading components are those given, in the order of the index ("eavt", "aevt", "avet")."""
+        return seek.datoms(self.snapshot, index, *components)
+
+    def seek_datoms(self, index: str, *components: Any) -> DatomRows:
+        """The datoms from the components on to the end of the index."""
+        return seek.seek_datoms(self.snapshot, index, *components)
+
+    def rseek_datoms(self, index: str, *components: Any) -> DatomRows:
+        """The datoms from the components back to the beginning of the index."""
+        return seek.rseek_datoms(self.snapshot, index, *components)
+
+    def index_range(self, attr: Any, start: Any, end: Any) -> DatomRows:
+        """The datoms of an attribute with start <= value <= end, by value; None leaves an end open."""
+        return seek.index_range(self.snapshot, attr, start, end)
+
+    def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
+        """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
+        committed = speculate(self.snapshot, tx_data, tx_meta, self._strict, self._call)
+        return TxReport(committed, self._strict, self._registry)
+
+    def filter(self, pred: Callable[..., Any]) -> Db:
+        """This database with the datoms for which `pred(datom)`, or `pred(db, datom)`, is true."""
+        return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict, self._registry)
+
+    def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
+        return call_function(Db(snapshot, self._strict, self._registry), self._registry, f, args)
+
+    def __len__(self) -> int:
+        return self.snapshot.count_all()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Lets go of the view."""
+        self._snapshot = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Db) and other._snapshot is self._snapshot
+
+    def __hash__(self) -> int:
+        return id(self._snapshot)
+
+    def __repr__(self) -> str:
+        if self._snapshot is None:
+            return "<Db closed>"
+        schema = self._snapshot.schema
+        return f"<Db basis_tx={self.basis_tx} datoms={len(self)} attributes={len(schema.user_attributes())}>"
+
+
+def _datom_predicate(db: Db, pred: Callable[..., Any]) -> Callable[[Datom], bool]:
+    import inspect  # noqa: PLC0415 - slow to import, rarely needed
+
+    try:
+        parameters = [
+            p for p in inspect.signature(pred).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        ]  # fmt: skip
+    except (TypeError, ValueError):
+        parameters = []
+    if len(parameters) == 2:
+        return lambda datom: bool(pred(db, datom))
+    return lambda datom: bool(pred(datom))
+
+
+def call_function(db: Db, registry: Registry, f: Any, args: list[Any]) -> Iterable[Any]:
+    """What a transaction function gives: a Python callable, or one registered by name, called with (db, *args)."""
+    function = f
+    if not callable(f) or not hasattr(f, "__call__"):  # noqa: B004 - symbols and keywords of ours are no functions
+        function = registry.find(str(f).lstrip(":"))
+        if function is None:
+            raise TransactionError(
+                "tx/unknown-function",
+                f"There is no registered function {f}.",
+                hint='register it: datalog.register("name", fn), or pass the callable itself',
+            )
+    try:
+        produced = function(db, *args)
+    except Exception as e:
+        from store.errors import DatalogError  # noqa: PLC0415
+
+        if isinstance(e, DatalogError):
+            raise
+        raise TransactionError(
+            "tx/function-failed",
+            f"The transaction function {getattr(function, '__name__', f)} raised {type(e).__name__}: {e}. Nothing was written.",
+            hint="mend the function, or its arguments",
+        ) from e
+    return produced if produced is not None else []
+
+
+class TxReport:
+    """What a transaction did: `tx`, `tempids`, `tx_data` (the datoms), `db_before`, `db_after`."""
+
+    __slots__ = ("_committed", "_datoms", "_registry", "_strict", "tempids", "tx")
+
+    def __init__(self, committed: Committed, strict: bool | None, registry: Registry) -> None:
+        self._committed = committed
+        self._strict = strict
+        self._registry = registry
+        self._datoms: list[Datom] | None = None
+        self.tx: int = committed.tx
+        self.tempids: dict[Any, int] = committed.tempids
+
+    @property
+    def tx_data(self) -> list[Datom]:
+        """The datoms asserted and retracted; without the transaction's own :db/txInstant."""
+        if self._datoms is None:
+            self._datoms = self._committed.datoms()
+        return self._datoms
+
+    @property
+    def db_before(self) -> Db:
+        """The database before the transaction."""
+        return Db(self._committed.before, self._strict, self._registry)
+
+    @property
+    def db_after(self) -> Db:
+        """The database after the transaction."""
+        return Db(self._committed.after, self._strict, self._registry)
+
+    def __repr__(self) -> str:
+        return f"<TxReport tx={self.tx} datoms={len(self.tx_data)} tempids={self.tempids}>"
+
+
+class Connection:
+    """An open database that can change. Make one with `connect`; close it when done, or use it in a `with` block."""
+
+    def __init__(self, store: Store, *, strict: bool | None, temporary: str | None = None) -> None:
+        self._store: Store | None = store
+        self._strict = strict
+        self._registry = default_registry()
+        self._listeners: dict[Any, Callable[[TxReport], Any]] = {}
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _close_store, store, temporary)
+
+    @property
+    def store(self) -> Store:
+        """The store underneath."""
+        if self._store is None:
+            raise StoreClosed("store/closed", "This connection is closed.", hint="connect again: datalog.connect(path)")
+        return self._store
+
+    @property
+    def path(self) -> Path:
+        """The directory of the database."""
+        return self.store.path
+
+    @property
+    def schema(self) -> dict[str, dict[str, Any]]:
+        """The user's attributes: {":ns/name": {":db/valueType": ...}}."""
+        return self.store.newest().schema.as_map()
+
+    def db(self) -> Db:
+        """The database as it is now: an immutable value."""
+        return Db(self.store.newest(), self._strict, self._registry)
+
+    def q(self, query: Any, *inputs: Any, limits: Any = None, engine: str | None = None) -> Any:
+        """The answer to a query whose first input is the database as it is now."""
+        return q(query, self.db(), *inputs, limits=limits, engine=engine)
+
+    def explain(self, query: Any, *inputs: Any, analyze: bool = False) -> Any:
+        """The plan of a query whose first input is the database as it is now."""
+        return explain(query, self.db(), *inputs, analyze=analyze)
+
+    def transact(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
+        """Makes a transaction of EDN text or Python data; returns its report once it is committed.
+
+        Raises:
+            TransactionError, SchemaError, EdnError: what is wrong with the data, all of it; nothing was written.
+            StorageError: the disk or the environment failed; nothing was written.
+        """
+        return self._report(self.store.transact(tx_data, tx_meta, strict=self._strict, call=self._call))
+
+    def load(self, columns: Mapping[Any, Any]) -> TxReport:
+        """Bulk import of columns as one transaction: {":attr": (eids, values), ...}, arrays or lists.
+
+        Raises:
+            TransactionError, SchemaError: two values for one eid of a cardinality-one attribute, a unique value held
+                twice, a wrong type, None; nothing was written.
+        """
+        return self._report(self.store.load(columns, strict=self._strict))
+
+    def update_schema(
+        self, update: Any = None, delete: Iterable[Any] | None = None, rename: Mapping[Any, Any] | None = None
+    ) -> TxReport:
+        """Declares or changes (`update`, as in `connect`), deletes and renames attributes, in one transaction.
+
+        Raises:
+            SchemaError: for a change that is malformed, or that existing data does not allow; nothing was written.
+        """
+        return self._report(self.store.update_schema(update, delete, rename))
+
+    def _report(self, committed: Committed) -> TxReport:
+        report = TxReport(committed, self._strict, self._registry)
+        if committed.before is not committed.after:
+            for listener in list(self._listeners.values()):
+                listener(report)
+        return report
+
+    def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
+        return call_function(Db(snapshot, self._strict, self._registry), self._registry, f, args)
+
+    def listen(self, fn: Callable[[TxReport], Any], key: Any = None) -> Any:
+        """Calls `fn(report)` after each transaction of this connection; returns the key for `unlisten`."""
+        with self._lock:
+            if key is None:
+                key = object()
+            self._listeners[key] = fn
+            return key
+
+    def unlisten(self, key: Any) -> None:
+        """Ends what `listen` began."""
+        with self._lock:
+            self._listeners.pop(key, None)
+
+    def pull(self, pattern: Any, eid: Any) -> Any:
+        """`Db.pull` on the database as it is now."""
+        return self.db().pull(pattern, eid)
+
+    def entity(self, eid: Any) -> Entity | None:
+        """`Db.entity` on the database as it is now."""
+        return self.db().entity(eid)
+
+    def close(self) -> None:
+        """Closes the connection; the last one of a directory closes the files. Closing twice is no fault."""
+        if self._store is not None:
+            self._store = None
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return "<Connection closed>" if self._store is None else f"<Connection {str(self.path)!r}>"
+
+
+def _close_store(store: Store, temporary: str | None) -> None:
+    store.release()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def connect(
+    path: str | Path | None = None,
+    schema: Any = None,
+    *,
+    sync: bool = True,
+    read_only: bool = False,
+    strict: bool | None = None,
+) -> Connection:
+    """A connection to the database in a directory, which is made if need be; None for an ephemeral one.
+
+    Args:
+        path: the directory; None for a private temporary one that `close` removes.
+        schema: EDN text, map of maps, or list of `:db/ident` maps; declared if the database does not say the same already.
+        sync: True: a commit has reached the disk when `transact` returns. False: faster, the last ones may be lost in a
+            power failure.
+        read_only: opens an existing database for reading.
+        strict: None: undeclared attributes are refused once any is declared; True: always; False: accepted, untyped.
+
+    Raises:
+        SchemaError: for a malformed schema, or one that existing data does not allow.
+        StorageError: when the directory cannot be opened; see docs/errors.md.
+    """
+    if strict not in (None, True, False):
+        raise SchemaError("connect/option", f"strict cannot be {strict!r}.", expected="None, True or False")
+    temporary = None
+    if path is None:
+        temporary = tempfile.mkdtemp(prefix="datalog-")
+        path, sync = temporary, False
+    definitions = read_schema(read_edn(schema) if isinstance(schema, str) else schema)
+    try:
+        store = open_store(Path(path), read_only=read_only, sync=sync)
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    conn = Connection(store, strict=strict, temporary=temporary)
+    if definitions:
+        try:
+            _declare(conn, store.newest().schema, definitions, read_only=read_only)
+        except BaseException:
+            conn.close()
+            raise
+    return conn
+
+
+def _declare(
+    conn: Connection, known: Schema, definitions: Sequence[tuple[str, Any]], *, read_only: bool
+) -> None:
+    """Declares what the database does not say already, so that connecting again writes nothing."""
+    new: dict[str, Any] = {}
+    for ident, wanted in definitions:
+        attribute = known.find(ident)
+        if attribute is not None and not attribute.system and attribute.declared:
+            has = {k: str(v) for k, v in properties(attribute).items()}
+            if all(has.get(str(k)) == str(v) or (v in (None, False) and str(k) not in has) for k, v in wanted.items() if str(k) != ":db/ident"):
+                continue
+        new[ident] = wanted
+    if new and not read_only:
+        conn.update_schema(new)
