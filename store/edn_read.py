@@ -859,7 +859,8 @@ class _Machine:
         if len(forms) > 1:
             second = nodes()[1]
             raise self._edn_error(
-                "edn/trailing", f"The text goes on after its one form, with {_cut(second.value)}.", second.start, second.end,
+                "edn/trailing", f"The text goes on after its one form, with {_cut(second.value)}.",
+                second.start, second.end,
                 hint="put the forms into a vector, or read them with read_all.",
             )  # fmt: skip
         return forms[0]
@@ -867,7 +868,7 @@ class _Machine:
 
 @contextmanager
 def _gc_paused(wanted: bool) -> Iterator[None]:
-    """Without the cyclic collector: values make no cycles while they are read, and it would walk them again and again."""
+    """Without the cyclic collector: values make no cycles, and it would walk them again and again."""
     was = wanted and gc.isenabled()
     if was:
         gc.disable()
@@ -918,7 +919,7 @@ def read_nodes(text: str, *, depth_limit: int = DEPTH_LIMIT, source: str | None 
 
 
 def read_edn_file(path: str | PathLike[str], *, depth_limit: int = DEPTH_LIMIT) -> Any:
-    """Return the one form of a UTF-8 file. Errors name the file; what is not UTF-8 is an EdnError with the byte's offset."""
+    """Return the one form of a UTF-8 file. Errors name the file; bytes that are not UTF-8 are one, too."""
     with open(path, "rb") as file:  # noqa: PTH123  any path-like is taken
         raw = file.read()
     try:
@@ -927,7 +928,7 @@ def read_edn_file(path: str | PathLike[str], *, depth_limit: int = DEPTH_LIMIT) 
         line = raw.count(b"\n", 0, error.start) + 1
         raise EdnError(
             "edn/bad-encoding",
-            f"The file is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start} (line {line}) cannot be decoded.",
+            f"The file is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}, in line {line}, is none.",
             expected="UTF-8",
             hint="convert the file to UTF-8, or mend the damaged bytes.",
             data={"offset": error.start},

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["node_of", "show_form", "write_edn"]
 
-# What cannot stand in a string as it is. A carriage return is escaped: programs that translate line ends would change it.
+# What cannot stand in a string as it is. A carriage return is escaped: some programs translate line ends.
 _SPECIAL = re.compile('["\\\\\n\r\t\b\f\ud800-\udfff]')
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
@@ -44,7 +44,7 @@ def _cannot(message: str, hint: str) -> EdnError:
 
 
 def _string_text(value: str) -> str:
-    # Three scans in C; what is not printable (line ends, surrogates, but also much that may stand) is looked at closely.
+    # Three scans in C; what is not printable (line ends, surrogates, but much else, too) is looked at closely.
     if value.isprintable() and '"' not in value and "\\" not in value:
         return f'"{value}"'
     return f'"{_escaped(value)}"'
@@ -270,7 +270,7 @@ def write_edn(value: Any, *, depth_limit: int = DEPTH_LIMIT) -> str:
             append(text)
 
 
-# --- for messages: what cannot be written is shown all the same --------------------------------------------------------
+# --- for messages: what cannot be written is shown all the same ------------------------------------------------------
 
 _OPEN, _LEAF, _CLOSE = 0, 1, 2
 
