@@ -86,6 +86,7 @@ _TOKEN = re.compile(
 
 # What a symbol may consist of: all but white space, control characters, brackets and the characters with a meaning.
 _NAME_CHAR = rf"""[^{_WHITE}()\[\]{{}}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
+_NOT_NAME_CHAR = re.compile(rf"(?!/|{_NAME_CHAR}).", re.DOTALL)
 _NOT_FIRST = r"""(?![0-9:#']|[+-][0-9])"""
 _NAME = rf"{_NOT_FIRST}{_NAME_CHAR}++"
 SYMBOL_TEXT = re.compile(rf"(?!(?:nil|true|false)\Z)(?:/|{_NAME}(?:/(?:/|{_NAME}))?)\Z")
@@ -96,6 +97,7 @@ KEYWORD_TEXT = re.compile(rf":(?:/|{_KEYWORD_NAME}(?:/(?:/|{_KEYWORD_NAME}))?)\Z
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)(N?)\Z")
 _FLOAT = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE]([+-]?[0-9]++))?(M?)\Z")
 _RATIO = re.compile(r"([+-]?(?:0|[1-9][0-9]*+))/(0|[1-9][0-9]*+)\Z")
+_CLOSED_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"\Z', re.DOTALL)
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([tnrbf"\\])|(.?))""", re.DOTALL)
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\"}
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -351,6 +353,8 @@ def _unclosed_string() -> _LeafFault:
 
 
 def _unescaped(token: str) -> str:
+    if _CLOSED_STRING.match(token) is None:
+        raise _unclosed_string()
     parts: list[str] = []
     at = 1
     surrogates = False
@@ -364,8 +368,6 @@ def _unescaped(token: str) -> str:
         elif letter is not None:
             parts.append(_ESCAPED[letter])
         else:
-            if at == len(token):
-                raise _unclosed_string()
             raise _LeafFault(
                 "edn/bad-string",
                 f"A string has no escape {match.group()}.",
@@ -373,8 +375,6 @@ def _unescaped(token: str) -> str:
                 hint=r"write \\ for a backslash.",
                 at=match.span(),
             )
-    if at >= len(token) or token[-1] != '"':
-        raise _unclosed_string()
     parts.append(token[at:-1])
     text = "".join(parts)
     if surrogates:
@@ -419,9 +419,11 @@ def _bad_name(kind: str, token: str, body: str) -> _LeafFault:
         )
     if body[0] == "/" or body[-1] == "/":
         return _LeafFault(code, f"{shown} is not a {kind}: the slash needs a namespace before it and a name after it.")
-    for at, char in enumerate(token):
-        if re.match(_NAME_CHAR, char) is None and char != "/":
-            return _LeafFault(code, f"{shown} is not a {kind}: {_named(char)} cannot stand in one.", at=(at, at + 1))
+    wrong = _NOT_NAME_CHAR.search(token)
+    if wrong is not None:
+        return _LeafFault(
+            code, f"{shown} is not a {kind}: {_named(wrong.group())} cannot stand in one.", at=wrong.span()
+        )
     return _LeafFault(code, f"{shown} is not a {kind}: a name cannot begin this way.")
 
 

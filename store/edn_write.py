@@ -162,6 +162,9 @@ _LEAVES: dict[type, Callable[[Any], str]] = {
     Char: _char_text,
 }
 
+_NOTHING = object()
+_ONLY_KEYWORDS = frozenset({Keyword}).issuperset
+
 _Opened = tuple["Iterable[Any]", str, str, bool]  # members, opening text, closing text, sort the members' texts
 
 
@@ -226,48 +229,60 @@ def write_edn(value: Any, *, depth_limit: int = DEPTH_LIMIT) -> str:
     >>> write_edn({Keyword("a/b"): [1, 2.5, None, {"y", "x"}]})
     '{:a/b [1 2.5 nil #{"x" "y"}]}'
     """
-    leaf_of = {**_LEAVES, Keyword: _KeywordTexts().__getitem__}
-    find_leaf = leaf_of.get
+    keyword_text = _KeywordTexts().__getitem__
+    find_leaf = {**_LEAVES, Keyword: keyword_text}.get
     texts: list[str] = []
     append = texts.append
+    # The entries of a map with keyword keys are taken as pairs, "key value" at a time; all else member by member.
+    keyed = False
     members: Iterator[Any] = iter((value,))
     opening = closing = ""
     sort_texts = False
-    stack: list[tuple[Iterator[Any], list[str], str, str, bool]] = []
+    stack: list[tuple[bool, Iterator[Any], list[str], str, str, bool]] = []
     while True:
-        for member in members:
-            leaf = find_leaf(member.__class__)
-            if leaf is not None:
+        lead = ""
+        if keyed:
+            for key, member in members:
+                leaf = find_leaf(member.__class__)
+                if leaf is None:
+                    lead = keyword_text(key) + " "
+                    break
+                append(f"{keyword_text(key)} {leaf(member)}")
+            else:
+                member = _NOTHING
+        else:
+            for member in members:
+                leaf = find_leaf(member.__class__)
+                if leaf is None:
+                    break
                 append(leaf(member))
-                continue
-            parts, inner_opening, inner_closing, inner_sort = _opened(member)
-            if len(stack) >= depth_limit and type(member) is not Symbol:
+            else:
+                member = _NOTHING
+        if member is not _NOTHING:
+            stack.append((keyed, members, texts, opening, closing, sort_texts))
+            if len(stack) > depth_limit and type(member) is not Symbol:
                 raise EdnError(
                     "edn/too-deep",
                     f"The value is nested more than {depth_limit} deep, or holds itself.",
                     hint="raise depth_limit, on reading too.",
                 )
-            try:  # most collections hold leaves only: no frame for them
-                inner = [leaf_of[part.__class__](part) for part in parts]
-            except KeyError:
-                stack.append((members, texts, opening, closing, sort_texts))
-                opening, closing, sort_texts = inner_opening, inner_closing, inner_sort
-                members = iter(parts)
-                texts = []
-                append = texts.append
-                break
-            if inner_sort:
-                inner.sort()
-            append(f"{inner_opening}{' '.join(inner)}{inner_closing}")
-        else:
-            if not stack:
-                return texts[0]
-            if sort_texts:
-                texts.sort()
-            text = f"{opening}{' '.join(texts)}{closing}"
-            members, texts, opening, closing, sort_texts = stack.pop()
+            keyed = member.__class__ is Map and member.meta is None and _ONLY_KEYWORDS(map(type, member))
+            if keyed:
+                members, opening, closing, sort_texts = iter(member.pairs()), lead + "{", "}", False
+            else:
+                parts, opening, closing, sort_texts = _opened(member)
+                members, opening = iter(parts), lead + opening
+            texts = []
             append = texts.append
-            append(text)
+            continue
+        if not stack:
+            return texts[0]
+        if sort_texts:
+            texts.sort()
+        text = f"{opening}{' '.join(texts)}{closing}"
+        keyed, members, texts, opening, closing, sort_texts = stack.pop()
+        append = texts.append
+        append(text)
 
 
 # --- for messages: what cannot be written is shown all the same ------------------------------------------------------
