@@ -60,8 +60,8 @@ DIGIT_LIMIT = 4096  # digits of a number; also the largest exponent of a decimal
 _CHUNK = (
     1 << 17
 )  # characters tokenised at once: a list of all tokens of a big text would take more memory than its values
-_CACHED_TOKEN = 32  # tokens up to this length are kept and looked up
-_CACHED_TOKENS = 1 << 17  # so many at once
+_CACHED_TOKEN = 20  # tokens up to this length are kept and looked up
+_CACHED_TOKENS = 1 << 18  # so many at once
 _SHORT_INTEGER = 19  # digits; fits int64
 _PAUSE_GC_FROM = 1 << 16  # characters; below, the collector has hardly time to run
 
