@@ -12,7 +12,8 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from datalog.query import Registry, default_registry, explain, q
+from datalog.builtins import REGISTERED
+from datalog.query import explain, q
 from store import seek
 from store.edn import read_edn
 from store.errors import SchemaError, StoreClosed, TransactionError
@@ -38,12 +39,11 @@ class Db:
     let it go, or `close()` it, when it is no longer needed.
     """
 
-    __slots__ = ("_registry", "_snapshot", "_strict")
+    __slots__ = ("_snapshot", "_strict")
 
-    def __init__(self, snapshot: Snapshot, strict: bool | None = None, registry: Registry | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, strict: bool | None = None) -> None:
         self._snapshot: Snapshot | None = snapshot
         self._strict = strict
-        self._registry = registry if registry is not None else default_registry()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -111,14 +111,14 @@ class Db:
     def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
         """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
         committed = speculate(self.snapshot, tx_data, tx_meta, self._strict, self._call)
-        return TxReport(committed, self._strict, self._registry)
+        return TxReport(committed, self._strict)
 
     def filter(self, pred: Callable[..., Any]) -> Db:
         """This database with the datoms for which `pred(datom)`, or `pred(db, datom)`, is true."""
-        return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict, self._registry)
+        return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict)
 
     def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
-        return call_function(Db(snapshot, self._strict, self._registry), self._registry, f, args)
+        return call_function(Db(snapshot, self._strict), f, args)
 
     def __len__(self) -> int:
         return self.snapshot.count_all()
@@ -164,17 +164,18 @@ def _datom_predicate(db: Db, pred: Callable[..., Any]) -> Callable[[Datom], bool
     return lambda datom: bool(pred(datom))
 
 
-def call_function(db: Db, registry: Registry, f: Any, args: list[Any]) -> Iterable[Any]:
+def call_function(db: Db, f: Any, args: list[Any]) -> Iterable[Any]:
     """What a transaction function gives: a Python callable, or one registered by name, called with (db, *args)."""
     function = f
     if not callable(f) or not hasattr(f, "__call__"):  # noqa: B004 - symbols and keywords of ours are no functions
-        function = registry.find(str(f).lstrip(":"))
-        if function is None:
+        registered = REGISTERED.find(str(f).lstrip(":"))
+        if registered is None:
             raise TransactionError(
                 "tx/unknown-function",
                 f"There is no registered function {f}.",
                 hint='register it: datalog.register("name", fn), or pass the callable itself',
             )
+        function = registered.scalar
     try:
         produced = function(db, *args)
     except Exception as e:
@@ -193,12 +194,11 @@ def call_function(db: Db, registry: Registry, f: Any, args: list[Any]) -> Iterab
 class TxReport:
     """What a transaction did: `tx`, `tempids`, `tx_data` (the datoms), `db_before`, `db_after`."""
 
-    __slots__ = ("_committed", "_datoms", "_registry", "_strict", "tempids", "tx")
+    __slots__ = ("_committed", "_datoms", "_strict", "tempids", "tx")
 
-    def __init__(self, committed: Committed, strict: bool | None, registry: Registry) -> None:
+    def __init__(self, committed: Committed, strict: bool | None) -> None:
         self._committed = committed
         self._strict = strict
-        self._registry = registry
         self._datoms: list[Datom] | None = None
         self.tx: int = committed.tx
         self.tempids: dict[Any, int] = committed.tempids
@@ -213,12 +213,12 @@ class TxReport:
     @property
     def db_before(self) -> Db:
         """The database before the transaction."""
-        return Db(self._committed.before, self._strict, self._registry)
+        return Db(self._committed.before, self._strict)
 
     @property
     def db_after(self) -> Db:
         """The database after the transaction."""
-        return Db(self._committed.after, self._strict, self._registry)
+        return Db(self._committed.after, self._strict)
 
     def __repr__(self) -> str:
         return f"<TxReport tx={self.tx} datoms={len(self.tx_data)} tempids={self.tempids}>"
@@ -230,7 +230,6 @@ class Connection:
     def __init__(self, store: Store, *, strict: bool | None, temporary: str | None = None) -> None:
         self._store: Store | None = store
         self._strict = strict
-        self._registry = default_registry()
         self._listeners: dict[Any, Callable[[TxReport], Any]] = {}
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close_store, store, temporary)
@@ -254,7 +253,7 @@ class Connection:
 
     def db(self) -> Db:
         """The database as it is now: an immutable value."""
-        return Db(self.store.newest(), self._strict, self._registry)
+        return Db(self.store.newest(), self._strict)
 
     def q(self, query: Any, *inputs: Any, limits: Any = None, engine: str | None = None) -> Any:
         """The answer to a query whose first input is the database as it is now."""
@@ -293,14 +292,14 @@ class Connection:
         return self._report(self.store.update_schema(update, delete, rename))
 
     def _report(self, committed: Committed) -> TxReport:
-        report = TxReport(committed, self._strict, self._registry)
+        report = TxReport(committed, self._strict)
         if committed.before is not committed.after:
             for listener in list(self._listeners.values()):
                 listener(report)
         return report
 
     def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
-        return call_function(Db(snapshot, self._strict, self._registry), self._registry, f, args)
+        return call_function(Db(snapshot, self._strict), f, args)
 
     def listen(self, fn: Callable[[TxReport], Any], key: Any = None) -> Any:
         """Calls `fn(report)` after each transaction of this connection; returns the key for `unlisten`."""

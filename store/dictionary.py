@@ -24,10 +24,12 @@ import threading
 from bisect import bisect_right
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 from zlib import compress, crc32, decompress
 
 import numpy as np
 
+from store.edn import Keyword, Symbol
 from store.segment import corrupt
 from store.value import Kind, decode_inline, decode_value, encode_value, kind_of
 
@@ -156,6 +158,9 @@ class Block:
     def raws(self) -> list[bytes]:
         """The byte forms of the block."""
         return [self.raw(place) for place in range(self.n)]
+
+
+_STRICT: Final = frozenset((str, Keyword, Symbol, UUID, bytes))  # types whose own equality is strict: dicts may hold them
 
 
 class _Missing:
@@ -446,7 +451,7 @@ class NewCodes:
 
     def encode_many(self, values: list[Any]) -> Codes:
         """The interned codes of many values, int64 (n,): each distinct value is looked up once."""
-        if values and type(values[0]) is str and set(map(type, values)) == {str}:
+        if values and type(values[0]) in _STRICT and len(set(map(type, values))) == 1:
             distinct = dict.fromkeys(values)
             codes = self._codes_of(list(distinct))
             table = dict(zip(distinct, codes, strict=True))

@@ -14,12 +14,13 @@ Two different eids for one node is a conflicting upsert, an error that names bot
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from uuid import UUID
 
 import numpy as np
 
 from store.datom import FIRST_TX, MAX_EID
-from store.edn import show_form
+from store.edn import Keyword, Symbol, show_form
 from store.errors import DatalogError, SchemaError, TransactionError, UserError
 from store.txdata import ADD, CAS, RETRACT_ATTRIBUTE
 from store.value import Kind, encode_inline, show_python, uniform_column
@@ -152,6 +153,9 @@ def _substitute(op: tuple[Any, ...], eids: list[int]) -> tuple[Any, ...]:
 # batches
 
 
+_AS_THEY_ARE: Final[dict[str | None, type]] = {"string": str, "keyword": Keyword, "symbol": Symbol, "uuid": UUID, "bytes": bytes}
+
+
 def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) -> Codes:
     """The codes of a list of values, int64 (n,): as an array where all have the one right type, else one by one.
 
@@ -161,7 +165,7 @@ def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) ->
     uniform = uniform_column(attribute.type, values)
     if uniform is not None:
         return uniform[1]
-    if attribute.type == "string" and set(map(type, values)) == {str}:
+    if attribute.type in _AS_THEY_ARE and set(map(type, values)) == {_AS_THEY_ARE[attribute.type]}:
         return codes.encode_many(values)
     coerced = []
     for row, value in enumerate(values):

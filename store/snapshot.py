@@ -172,17 +172,18 @@ class Snapshot:
 
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
+        changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
         if order == "avet":
-            rows = self._base.scan(avet(aid)) if attribute is not None and attribute.indexed else None
-            if rows is None:
+            # an index that a speculative schema change would build is not there yet
+            if attribute is None or not attribute.indexed or self.overlay_codes is not None:
                 by_e = self.columns(aid, tx=True)
                 o = order_stable(by_e.v)
                 assert by_e.tx is not None
                 return Columns(by_e.e[o], by_e.v[o], by_e.tx[o] if tx else None)
+            rows = self._base.scan(avet(aid), tx=tx or bool(changed))
         else:
-            rows = self._base.scan(aevt(aid))
+            rows = self._base.scan(aevt(aid), tx=tx or bool(changed))
         k1, k2, tx_column = rows
-        changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
         if changed:
             net = changes_of(changed)
             merged: tuple[Codes, ...] = (k1, k2, tx_column)

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from store.columns import EMPTY, contains, insert_rows, order_rows, order_stable, remove_rows
-from store.datom import AID_BITS, Datom
+from store.datom import AID_BITS, FIRST_TX, MAX_EID, Datom
 from store.dictionary import Dictionary, NewCodes, OverlayCodes
 from store.edn import Keyword
 from store.effects import BulkChange, Effects, apply_columns, apply_ops
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
 from store.errors import SchemaError, StorageError, TransactionError, UserError
 from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stats_key, to_avet
-from store.log import LogWriter, iter_log
+from store.log import LogWriter, iter_log_rows
 from store.overlay import Overlay, OverlayView, net_changes
 from store.resolve import ResolvedColumn, encode_column, resolve
 from store.schema import SCHEMA_AIDS, TX_INSTANT, Attribute, Schema, read_schema, unknown_attribute
@@ -53,7 +53,6 @@ MOST_NOVELTY: Final = 16384
 LEAST_NOVELTY: Final = 2048
 FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
-MAX_ARRAY_EID: Final = (1 << 40) - 1
 
 
 @dataclass(slots=True)
@@ -120,7 +119,7 @@ class Store:
             self.cache = ColumnCache()
             self._watch = self.env.read()
             self._meta = meta
-            self._overlay = Overlay()
+            self._bases: weakref.WeakSet[Base] = weakref.WeakSet()
             self._base = self._new_base(meta)
             self._novelty = self._read_tail(self._base, meta)
             self._newest = self._first_snapshot(meta)
@@ -141,7 +140,9 @@ class Store:
         return meta
 
     def _new_base(self, meta: Meta) -> Base:
-        return Base(self.env.read(), meta)
+        base = Base(self.env.read(), meta)
+        self._bases.add(base)
+        return base
 
     def _read_tail(self, base: Base, meta: Meta) -> OverlayView:
         """The novelty that the log's tail holds."""
@@ -151,9 +152,8 @@ class Store:
 
     @staticmethod
     def _take_log(txn: ReadTxn, after_tx: int, overlay: Overlay) -> None:
-        for tx, columns in iter_log(txn, after_tx):
-            e, a, v, op = (c.tolist() for c in columns[:4])
-            overlay.append(zip(e, a, v, [tx] * len(e), [o & 1 for o in op], strict=True))
+        for tx, rows in iter_log_rows(txn, after_tx):
+            overlay.append([(e, a, v, tx, operation & 1) for e, a, v, operation in rows])
 
     def _first_snapshot(self, meta: Meta) -> Snapshot:
         bare = self._snapshot(meta, self._base, self._novelty, Schema())
@@ -233,6 +233,7 @@ class Store:
             base = self._base
         else:
             base = Base(read, meta)
+            self._bases.add(base)
             novelty = self._read_tail(base, meta)
         schema = self._newest.schema
         snapshot = self._snapshot(meta, base, novelty, schema)
@@ -368,6 +369,11 @@ class Store:
         self._newest = self._snapshot(meta, self._base, self._novelty, schema)
         return self._newest
 
+    def oldest_snapshot_tx(self) -> int:
+        """The newest transaction in the oldest segments that a snapshot of this process still holds on to."""
+        held = [base.meta.basis_tx for base in list(self._bases)]
+        return min(held, default=self._meta.basis_tx)
+
     @property
     def meta(self) -> Meta:
         """The newest meta record this process has seen."""
@@ -409,6 +415,12 @@ def open_store(path: Path, *, read_only: bool = False, sync: bool = True) -> Sto
             _OPEN[key] = store
         store.retain()
         return store
+
+
+def find_open(path: Path) -> Store | None:
+    """The store of a directory if this process has it open, else None."""
+    store = _OPEN.get(os.path.realpath(path))
+    return store if store is not None and not store.env.closed and store.env.pid == os.getpid() else None
 
 
 def forget_open(store: Store) -> None:
@@ -547,7 +559,7 @@ def prepare_load(
             resolved.append(column)
             max_eid = max(max_eid, int(column.e.max()))
             if column.attribute.is_ref:
-                refs = column.v[column.v <= MAX_ARRAY_EID]
+                refs = column.v[column.v <= MAX_EID]
                 max_eid = max(max_eid, int(refs.max()) if len(refs) else 0)
     raise_collected(errors)
     schema = changer.schema
@@ -618,7 +630,7 @@ def _load_eids(ident: str, eids: Any) -> Codes:
         raise TransactionError("load/eids", f"{ident}: the eids are no array of integers, but of {raw.dtype}.",
                                expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
     low, high = int(raw.min()), int(raw.max())
-    if low < 1 or high > MAX_ARRAY_EID:
+    if low < 1 or high > MAX_EID:
         raise TransactionError("load/eids", f"{ident}: {low if low < 1 else high} is no entity id.",
                                expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
     return raw.astype(np.int64)
@@ -785,11 +797,13 @@ class _Commit:
             for aid in {row[1] for row in self._rows}
         }
         new_kinds = {aid: schema.by_aid(aid).kind << 1 for aid in self._recoded}
+        rows = self._rows[:-1] if self._automatic else self._rows
         writer.rows(
             [
                 (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
-                for e, aid, v, added in self._rows
-            ]
+                for e, aid, v, added in rows
+            ],
+            self._instant,
         )
         for change in self._prepared.effects.bulk:
             kind = int(change.attribute.kind) << 1
@@ -920,9 +934,16 @@ def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Cod
         return ea, v, t
     e = np.concatenate([p[1] for p in parts])
     rank = np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts])
-    low = int(e.min())
-    # e and the attribute's rank, packed: fewer bits than e and aid, so that the row number fits beside them
-    order = order_stable((e - np.int64(low)) * np.int64(len(parts)) + rank)
+    # e and the attribute's rank, packed: fewer bits than e and aid, so that the row number fits beside them. Transactions
+    # and attributes have eids so far from the entities' that the two are sorted apart.
+    far = e >= FIRST_TX
+    orders = []
+    for places in (np.flatnonzero(~far), np.flatnonzero(far)):
+        if len(places):
+            near = e[places] if len(places) < len(e) else e
+            packed = (near - np.int64(near.min())) * np.int64(len(parts)) + rank[places]
+            orders.append(places[order_stable(packed)])
+    order = np.concatenate(orders)
     return ea[order], v[order], t[order]
 
 

@@ -1,0 +1,42 @@
+"""A Datalog database to embed: open a directory, transact facts, ask questions.
+
+    import datalog as d
+    conn = d.connect("people.db", schema={":person/name": {":db/valueType": ":db.type/string"}})
+    conn.transact([{":person/name": "Ada"}])
+    conn.q('[:find ?n . :where [_ :person/name ?n]]')
+
+This is the only public door: what is not named in `__all__` may change.
+"""
+
+from datalog.api import Connection, Db, TxReport, connect
+from datalog.query import Limits, explain, prepare, q, register
+from store.datom import Datom
+from store.edn import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, read_edn, write_edn
+from store.errors import DatalogError
+
+kw = Keyword
+
+__all__ = [
+    "Char",
+    "Connection",
+    "DatalogError",
+    "Datom",
+    "Db",
+    "Keyword",
+    "Limits",
+    "List",
+    "Map",
+    "Set",
+    "Symbol",
+    "Tagged",
+    "TxReport",
+    "Vector",
+    "connect",
+    "explain",
+    "kw",
+    "prepare",
+    "q",
+    "read_edn",
+    "register",
+    "write_edn",
+]
