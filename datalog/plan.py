@@ -1,0 +1,464 @@
+"""Plan: relational nodes, engine-neutral, and the text that `explain` prints.
+
+Place on the path: the planner gives a `Plan`, the engine runs it, `find` finishes it. A node holds names, constants and
+estimates; no arrays, no snapshots, nothing of LMDB, so that another engine can run the same plan. Values are Python values;
+attributes are aids of the schema that the plan was made for.
+
+Node = what it means (bag semantics in between, the root's rows are made distinct at the end):
+
+    Unit            one row without columns
+    Input           the rows of a collection or relation input
+    Scan            datoms of a source that match a pattern; alone, or as the right side of a Join, where the engine may
+                    probe an index for each row of the left side instead of scanning
+    Tuples          rows of a plain Python collection used as a source
+    Join            natural join on the shared variables
+    AntiJoin        rows of the left side without a partner on the right
+    Filter          rows for which a call holds
+    Extend          rows with a call's result bound to variables
+    Union           rows of several bodies with the same variables
+    Project         some of the columns, optionally distinct
+    Shared          a subplan used in several places: evaluated once for each run (`key` tells which one it is)
+    Derived         rows of a predicate inside a fixpoint: all of them, or those new in this round
+    Fixpoint        the least relations closed under rules (semi-naive), and which of them is the result
+
+Nodes compare by identity. `variables` are the columns that leave a node, `rows` is the planner's estimate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable
+from datalog.errors import show
+from store.edn import Keyword
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datalog.ast import At, Binding, Query
+    from datalog.builtins import Builtin
+
+
+# terms ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A column."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const:
+    """A value of the query text."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A scalar input, known when the plan runs."""
+
+    name: str
+
+
+Term: TypeAlias = "Var | Const | Param | None"  # None: anything
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallTree:
+    """A call with its function resolved; `callable_input` names the input that holds the callable instead."""
+
+    name: str
+    builtin: Builtin | None
+    callable_input: str | None
+    arguments: tuple[Any, ...]  # Var | Const | Param | CallTree | Source | Name
+    at: At
+    text: str  # the query or rule text that `at` points into
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`$x` as an argument."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A plain symbol of `:in` as an argument."""
+
+    name: str
+
+
+# nodes ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One row without columns."""
+
+    variables: tuple[str, ...] = ()
+    rows: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """The rows of the input number `index` under a binding."""
+
+    variables: tuple[str, ...]
+    rows: float
+    index: int
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A range condition on the value of a scan: `op` is one of < <= > >=."""
+
+    op: str
+    term: Const | Param
+    call: CallTree  # the predicate it came from, for values that do not fit the attribute's kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """Datoms of a database. `attribute` is an aid, or a term in attribute position that is not a constant."""
+
+    variables: tuple[str, ...]
+    rows: float
+    source: str
+    entity: Term
+    attribute: int | Var | Param | None
+    value: Term
+    tx: Term
+    added: Term
+    bounds: tuple[Bound, ...]
+    label: str  # the pattern as written
+    many: bool  # cardinality many, or not known
+    unique: bool
+    ref: bool
+    at: At
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuples:
+    """Rows of a Python collection; a term for each position."""
+
+    variables: tuple[str, ...]
+    rows: float
+    source: str
+    terms: tuple[Term, ...]
+    label: str
+    at: At
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Join:
+    """Natural join; `variables` says which columns are kept."""
+
+    variables: tuple[str, ...]
+    rows: float
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AntiJoin:
+    """Rows of `left` that agree with no row of `right` on the variables `on`."""
+
+    variables: tuple[str, ...]
+    rows: float
+    left: Node
+    right: Node
+    on: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filter:
+    """Rows for which the call is neither false nor nil."""
+
+    variables: tuple[str, ...]
+    rows: float
+    child: Node
+    call: CallTree
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extend:
+    """Rows with the result of a call bound; variables of the binding are new."""
+
+    variables: tuple[str, ...]
+    rows: float
+    child: Node
+    call: CallTree
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Union:
+    """All rows of all children."""
+
+    variables: tuple[str, ...]
+    rows: float
+    children: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Project:
+    """Some of the columns; with `distinct` each row once."""
+
+    variables: tuple[str, ...]
+    rows: float
+    child: Node
+    distinct: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """A subplan evaluated once for each run."""
+
+    variables: tuple[str, ...]
+    rows: float
+    child: Node
+    key: int
+    volatile: bool = False  # depends on a Derived: evaluated once for each round, not once for each run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """Rows of a predicate inside its fixpoint; columns are renamed by position to `terms`."""
+
+    variables: tuple[str, ...]
+    rows: float
+    predicate: str
+    delta: bool
+    terms: tuple[Term, ...]
+    fixpoint: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RulePlan:
+    """One rule of a fixpoint: `body` gives the columns of `predicate`, in the order of `head`.
+
+    `driver` is the predicate whose new rows drive this body; None: the body runs once, in the first round.
+    """
+
+    predicate: str
+    head: tuple[Term, ...]
+    body: Node
+    driver: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fixpoint:
+    """The least relations closed under `rules`; `predicates` gives the width of each, `result` is the one wanted.
+
+    `terms` binds the result's columns by position, as in `Derived`.
+    """
+
+    variables: tuple[str, ...]
+    rows: float
+    key: int
+    predicates: tuple[tuple[str, int], ...]
+    rules: tuple[RulePlan, ...]
+    result: str
+    terms: tuple[Term, ...]
+    label: str
+
+
+Node: TypeAlias = (
+    "Unit | Input | Scan | Tuples | Join | AntiJoin | Filter | Extend | Union | Project | Shared | Derived | Fixpoint"
+)
+
+
+# find ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AggregateTree:
+    """An aggregate over a column, in a find expression."""
+
+    name: str
+    function: Any  # aggregates.Aggregate, or None for a callable input
+    callable_input: str | None
+    parameters: tuple[Any, ...]
+    argument: Any  # Var | Const | Param | CallTree
+    at: At
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """One column of the answer: exactly one of the three is given, save that a pull also has its variable."""
+
+    name: str
+    term: Any = None  # Var | Param
+    expression: Any = None  # CallTree | AggregateTree, over variables and aggregates
+    aggregated: bool = False
+    pull_source: str | None = None
+    pull_pattern: Any = None
+    pull_input: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """A sort key: an output column, or a variable that is not in `:find`."""
+
+    column: int | None
+    variable: str | None
+    ascending: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What runs: the root gives the distinct rows over its variables, the rest is for `find`."""
+
+    query: Query
+    root: Node
+    outputs: tuple[Output, ...]
+    having: tuple[CallTree, ...]
+    order: tuple[Order, ...]
+    group: tuple[str, ...] | None  # variables to group by when something is aggregated
+    params: frozenset[str]  # scalar inputs
+    entities: dict[str, str]  # input variable in entity position -> source: lookup refs and idents are resolved
+    attributes: dict[str, str]  # input variable in attribute position -> source
+    collections: frozenset[str] = frozenset()  # sources that are plain collections
+
+
+# explain -------------------------------------------------------------------------------------------------------------
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes below a node."""
+    if isinstance(node, Join | AntiJoin):
+        return node.left, node.right
+    if isinstance(node, Union):
+        return node.children
+    if isinstance(node, Fixpoint):
+        return tuple(r.body for r in node.rules)
+    if isinstance(node, Filter | Extend | Project | Shared):
+        return (node.child,)
+    return ()
+
+
+def term_text(term: Any) -> str:
+    """A term, call or binding as it would be written."""
+    if term is None:
+        return "_"
+    if isinstance(term, Var | Param | Source | Name):
+        return term.name
+    if isinstance(term, CallTree | AggregateTree):
+        inner = term.arguments if isinstance(term, CallTree) else (*term.parameters, term.argument)
+        return f"({' '.join([term.name, *map(term_text, inner)])})"
+    return show(term.value)
+
+
+def binding_text(binding: Binding) -> str:
+    """A binding form as it would be written."""
+    if isinstance(binding, BindVariable):
+        return binding.variable.name
+    if isinstance(binding, BindTuple):
+        return f"[{' '.join(map(binding_text, binding.items))}]"
+    if isinstance(binding, BindCollection):
+        inner = binding_text(binding.item)
+        return f"[{inner}]" if isinstance(binding.item, BindTuple) else f"[{inner} ...]"
+    assert isinstance(binding, BindBlank)
+    return "_"
+
+
+def describe(node: Node) -> str:
+    """One line about a node, without its children and without numbers."""
+    if isinstance(node, Scan):
+        bounds = "".join(f" {b.op} {term_text(b.term)}" for b in node.bounds)
+        return f"scan {node.label}{bounds}"
+    if isinstance(node, Tuples):
+        return f"tuples {node.label}"
+    if isinstance(node, Input):
+        return f"input {binding_text(node.binding)}"
+    if isinstance(node, Join):
+        on = [v for v in node.right.variables if v in node.left.variables]
+        return f"join on {' '.join(on)}" if on else "product"
+    if isinstance(node, AntiJoin):
+        return f"anti-join on {' '.join(node.on)}" if node.on else "anti-join"
+    if isinstance(node, Filter):
+        return f"filter {term_text(node.call)}"
+    if isinstance(node, Extend):
+        return f"extend {term_text(node.call)} {binding_text(node.binding)}"
+    if isinstance(node, Project):
+        return f"{'distinct' if node.distinct else 'project'} {' '.join(node.variables)}"
+    if isinstance(node, Shared):
+        return f"shared #{node.key}"
+    if isinstance(node, Derived):
+        which = "new rows of" if node.delta else "rows of"
+        return f"{which} ({' '.join([node.predicate, *map(term_text, node.terms)])})"
+    if isinstance(node, Fixpoint):
+        return f"fixpoint {node.label}"
+    return "union" if isinstance(node, Union) else "one row"
+
+
+def plan_text(plan: Plan, actual: Callable[[Node], int | None] | None = None) -> str:
+    """The plan as indented lines, children below their parents, with estimated and (when known) actual rows."""
+    lines: list[str] = []
+    seen: set[int] = set()
+
+    def numbers(node: Node) -> str:
+        found = actual(node) if actual is not None else None
+        text = f"~{node.rows:,.0f} rows"
+        if found is None:
+            return text
+        off = max(found, 1) / max(node.rows, 1.0)
+        return f"{text}, {found:,} found" + ("  (estimate off by more than ten)" if not 0.1 <= off <= 10 else "")
+
+    def walk(node: Node, depth: int) -> None:
+        again = isinstance(node, Shared) and node.key in seen
+        lines.append(f"{'  ' * depth}{describe(node)}  [{'see above' if again else numbers(node)}]")
+        if again:
+            return
+        if isinstance(node, Shared):
+            seen.add(node.key)
+        if isinstance(node, Fixpoint):
+            for rule in node.rules:
+                head = " ".join([rule.predicate, *map(term_text, rule.head)])
+                lines.append(f"{'  ' * (depth + 1)}({head}) {'once' if rule.driver is None else 'each round'}")
+                walk(rule.body, depth + 2)
+            return
+        for child in children(node):
+            walk(child, depth + 1)
+
+    lines.append(f"find {' '.join(_output_text(o) for o in plan.outputs)}")
+    depth = 1
+    if plan.query.limit is not None or plan.query.offset is not None:
+        lines.append(f"{'  ' * depth}limit {_count_text(plan.query.limit)} offset {_count_text(plan.query.offset)}")
+        depth += 1
+    if plan.order:
+        keys = [f"{o.variable or o.column}{'' if o.ascending else ' descending'}" for o in plan.order]
+        lines.append(f"{'  ' * depth}order by {', '.join(keys)}")
+        depth += 1
+    if plan.group is not None:
+        lines.append(f"{'  ' * depth}aggregate by {' '.join(plan.group) or 'nothing'}")
+        depth += 1
+    walk(plan.root, depth)
+    return "\n".join(lines)
+
+
+def _count_text(count: Any) -> str:
+    return "none" if count is None else getattr(count, "name", None) or str(count)
+
+
+def _output_text(output: Output) -> str:
+    if output.pull_source is not None:
+        return f"(pull {term_text(output.term)} ...)"
+    return term_text(output.expression if output.expression is not None else output.term)
+
+
+def same_node(node: Node, **changes: Any) -> Any:
+    """The node with some of its fields replaced."""
+    given = {f.name: getattr(node, f.name) for f in fields(node)}
+    return type(node)(**{**given, **changes})
+
+
+def keyword_text(value: Any) -> str:
+    """`:a/b` of a Keyword or a string that looks like one."""
+    return str(value) if isinstance(value, Keyword) else value
