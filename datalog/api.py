@@ -389,16 +389,18 @@ def connect(
     return conn
 
 
-def _declare(
-    conn: Connection, known: Schema, definitions: Sequence[tuple[str, Any]], *, read_only: bool
-) -> None:
+def _declare(conn: Connection, known: Schema, definitions: Sequence[tuple[str, Any]], *, read_only: bool) -> None:
     """Declares what the database does not say already, so that connecting again writes nothing."""
     new: dict[str, Any] = {}
     for ident, wanted in definitions:
         attribute = known.find(ident)
         if attribute is not None and not attribute.system and attribute.declared:
             has = {k: str(v) for k, v in properties(attribute).items()}
-            if all(has.get(str(k)) == str(v) or (v in (None, False) and str(k) not in has) for k, v in wanted.items() if str(k) != ":db/ident"):
+            if all(
+                has.get(str(k)) == str(v) or (v in (None, False) and str(k) not in has)
+                for k, v in wanted.items()
+                if str(k) != ":db/ident"
+            ):
                 continue
         new[ident] = wanted
     if new and not read_only:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.environment import Environment, ReadTxn, WriteTxn
+    from store.environment import Environment, ReadTxn
 
     Codes = NDArray[np.int64]
     State = dict[int, tuple[Codes, Codes, Codes]]  # aid -> e, v, tx sorted by (e, v)
@@ -89,7 +89,14 @@ def compact(
         txn = store.env.read()
         try:
             kept, dropped = _write(
-                directory, store.meta, state, snapshot.schema, txn, drop_log_before=drop_log_before, step=step, prune=True
+                directory,
+                store.meta,
+                state,
+                snapshot.schema,
+                txn,
+                drop_log_before=drop_log_before,
+                step=step,
+                prune=True,
             )
         except BaseException:
             if target is None:
@@ -170,7 +177,7 @@ def _replace(directory: Path, path: Path) -> None:
 
 
 def _state_of_log(txn: ReadTxn, step: Callable[[str, int, int], None]) -> State:
-    parts = []
+    parts: list[tuple[Codes, ...]] = []
     for i, (key, data) in enumerate(txn.items(b"L")):
         columns = unpack_part(data, key)
         tx = read_log_key(key)[0]
@@ -441,9 +448,7 @@ def store_stats(store: Store) -> dict[str, Any]:
     finally:
         txn.close()
     environment = store.env.stat()
-    attributes = {
-        a.ident: snapshot.count(a.aid) for a in snapshot.schema.user_attributes() if snapshot.count(a.aid)
-    }
+    attributes = {a.ident: snapshot.count(a.aid) for a in snapshot.schema.user_attributes() if snapshot.count(a.aid)}
     datoms = sum(attributes.values())
     return {
         "path": str(store.path),

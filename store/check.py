@@ -20,7 +20,7 @@ from store.columns import EMPTY, order_rows, order_stable
 from store.datom import AID_BITS, END_OF_EIDS, FIRST_TX
 from store.dictionary import Block, read_reverse_value, reverse_key
 from store.environment import META_KEY, decode_meta, open_environment
-from store.errors import DatalogError, StoreCorrupt, StorageError
+from store.errors import DatalogError, StorageError, StoreCorrupt
 from store.index import EAVT, aevt, avet, read_segment_key, unpack_rows, unpack_stats
 from store.log import read_log_key, unpack_part
 from store.schema import TX_INSTANT
@@ -113,7 +113,9 @@ class Checker:
                 wanted.pop(key, None)
                 continue
             if wanted.pop(key, None) != code:
-                self._find("check/reverse", f"An entry leads to code {code}, which does not have its value.", key[:40].hex())
+                self._find(
+                    "check/reverse", f"An entry leads to code {code}, which does not have its value.", key[:40].hex()
+                )
         for code in list(wanted.values())[:20]:
             self._find("check/reverse", f"The value of code {code} cannot be found.")
 
@@ -150,7 +152,9 @@ class Checker:
         self.counts["datoms"] = len(ea)
         aids = ea & np.int64((1 << AID_BITS) - 1)
         e = ea >> np.int64(AID_BITS)
-        present = set(np.sort(aids)[np.concatenate(([True], np.diff(np.sort(aids)) != 0))].tolist()) if len(aids) else set()
+        present = (
+            set(np.sort(aids)[np.concatenate(([True], np.diff(np.sort(aids)) != 0))].tolist()) if len(aids) else set()
+        )
         present |= {int.from_bytes(k[1:5], "big") for table in (b"A", b"V", b"S") for k in self._txn.keys(table)}
         stats = {}
         for key, data in self._txn.items(b"S"):
@@ -168,7 +172,10 @@ class Checker:
             of_a = self._run_rows(aevt(aid))
             self._segments[aid] = of_a
             if not _same(of_e, of_a):
-                self._find("check/eavt-aevt", f"EAVT has {len(mine)} datoms of attribute {aid}, AEVT {len(of_a[0])}, or others.")
+                self._find(
+                    "check/eavt-aevt",
+                    f"EAVT has {len(mine)} datoms of attribute {aid}, AEVT {len(of_a[0])}, or others.",
+                )
             of_v = self._run_rows(avet(aid))
             if len(of_v[0]) or len(self._txn.keys(avet(aid))):
                 back = order_rows(of_v[1], of_v[0])
@@ -176,12 +183,20 @@ class Checker:
                 if back is not None:
                     turned = (turned[0][back], turned[1][back], turned[2][back])
                 if not _same(of_a, turned):
-                    self._find("check/aevt-avet", f"AEVT has {len(of_a[0])} datoms of attribute {aid}, AVET {len(of_v[0])}, or others.")
+                    self._find(
+                        "check/aevt-avet",
+                        f"AEVT has {len(of_a[0])} datoms of attribute {aid}, AVET {len(of_v[0])}, or others.",
+                    )
             if stats.get(aid, (0, 0))[0] != len(of_a[0]):
-                self._find("check/counts", f"Attribute {aid} has {len(of_a[0])} datoms, its count says {stats.get(aid, (0, 0))[0]}.")
+                self._find(
+                    "check/counts",
+                    f"Attribute {aid} has {len(of_a[0])} datoms, its count says {stats.get(aid, (0, 0))[0]}.",
+                )
         self._avet_present = {aid for aid in present if self._txn.keys(avet(aid))}
         if sum(len(r[0]) for r in self._segments.values()) != self._meta.datoms:
-            self._find("check/counts", f"The meta record counts {self._meta.datoms} datoms, the segments hold {len(ea)}.")
+            self._find(
+                "check/counts", f"The meta record counts {self._meta.datoms} datoms, the segments hold {len(ea)}."
+            )
 
     # -- log
 
@@ -201,7 +216,11 @@ class Checker:
             if (tx, part) not in ((expected_tx, expected_part), (expected_tx + 1, 0)) and not (
                 (tx, part) == (expected_tx, 0) and expected_part == 0
             ):
-                self._find("check/log-gap", f"The log of transaction {expected_tx} is followed by {tx}, part {part}.", key.hex())
+                self._find(
+                    "check/log-gap",
+                    f"The log of transaction {expected_tx} is followed by {tx}, part {part}.",
+                    key.hex(),
+                )
             expected_tx, expected_part = tx, part + 1
             e, a, v, operation = columns[:4]
             own = (a == TX_INSTANT) & (e == tx)
@@ -217,7 +236,9 @@ class Checker:
         if missing and not (self._meta.log_base and missing == [self._meta.log_base]):
             self._find("check/log-gap", f"The log lacks transactions, such as {missing[0]}.")
         if expected_tx != self._meta.basis_tx and parts:
-            self._find("check/log-gap", f"The log ends with transaction {expected_tx}, the newest is {self._meta.basis_tx}.")
+            self._find(
+                "check/log-gap", f"The log ends with transaction {expected_tx}, the newest is {self._meta.basis_tx}."
+            )
         self.counts["transactions"] = max(0, self._meta.basis_tx - FIRST_TX)
         self._compare_log(parts, tail)
 
@@ -225,11 +246,11 @@ class Checker:
         merged = [p for p in parts if not any(p is t for t in tail)]
         from_log = replay(merged)
         rows = [
-            (e << np.int64(AID_BITS) | np.int64(aid), v, tx) for aid, (e, v, tx) in getattr(self, "_segments", {}).items() if len(e)
+            (e << np.int64(AID_BITS) | np.int64(aid), v, tx)
+            for aid, (e, v, tx) in getattr(self, "_segments", {}).items()
+            if len(e)
         ]
-        held = (
-            tuple(np.concatenate([r[i] for r in rows]) for i in range(3)) if rows else (EMPTY, EMPTY, EMPTY)
-        )
+        held = tuple(np.concatenate([r[i] for r in rows]) for i in range(3)) if rows else (EMPTY, EMPTY, EMPTY)
         order = order_rows(held[0], held[1])
         if order is not None:
             held = tuple(column[order] for column in held)
@@ -252,7 +273,9 @@ class Checker:
             assert columns.tx is not None
             top = columns.e[columns.e < FIRST_TX]
             if int(columns.e[0]) < 1 or int(columns.e[-1]) >= END_OF_EIDS or (len(top) and int(top[-1]) > meta.max_eid):
-                self._find("check/eid", f"{attribute.ident}: an entity id is out of range or above the highest given out.")
+                self._find(
+                    "check/eid", f"{attribute.ident}: an entity id is out of range or above the highest given out."
+                )
             if int(columns.tx.max()) > meta.basis_tx or int(columns.tx.min()) <= FIRST_TX:
                 self._find("check/tx", f"{attribute.ident}: a datom's transaction does not exist.")
             if not attribute.many and bool((columns.e[1:] == columns.e[:-1]).any()):
@@ -262,7 +285,9 @@ class Checker:
             self._check_codes(attribute, distinct)
             if attribute.unique is not None and len(distinct) < len(columns.v):
                 self._check_unique(attribute, order)
-            if attribute.indexed and len(store.base.scan(aevt(attribute.aid))[0]) != len(store.base.scan(avet(attribute.aid))[0]):
+            if attribute.indexed and len(store.base.scan(aevt(attribute.aid))[0]) != len(
+                store.base.scan(avet(attribute.aid))[0]
+            ):
                 self._find("check/aevt-avet", f"{attribute.ident}: AVET does not have what AEVT has.")
 
     def _check_unique(self, attribute: Attribute, ordered: Codes) -> None:

@@ -74,14 +74,14 @@ def positions(k1: Codes, k2: Codes, q1: Codes, q2: Codes) -> Codes:
             left[i] = low + int(np.searchsorted(k2[low:high], q2[i]))
         return left
     # many ties: halve all open intervals at once
-    low, high, want = left[ties], right[ties], q2[ties]
-    for _ in range(int((high - low).max()).bit_length()):
-        middle = (low + high) >> 1
-        open_ = low < high
+    lows, highs, want = left[ties], right[ties], q2[ties]
+    for _ in range(int((highs - lows).max()).bit_length()):
+        middle = (lows + highs) >> 1
+        open_ = lows < highs
         below = k2[np.minimum(middle, len(k2) - 1)] < want
-        low = np.where(open_ & below, middle + 1, low)
-        high = np.where(open_ & ~below, middle, high)
-    left[ties] = low
+        lows = np.where(open_ & below, middle + 1, lows)
+        highs = np.where(open_ & ~below, middle, highs)
+    left[ties] = lows
     return left
 
 
@@ -92,7 +92,8 @@ def contains(k1: Codes, k2: Codes, q1: Codes, q2: Codes) -> NDArray[np.bool_]:
     at = positions(k1, k2, q1, q2)
     inside = at < len(k1)
     at[~inside] = 0
-    return inside & (k1[at] == q1) & (k2[at] == q2)
+    found: NDArray[np.bool_] = inside & (k1[at] == q1) & (k2[at] == q2)
+    return found
 
 
 def remove_rows(rows: Rows, q1: Codes, q2: Codes) -> Rows:
@@ -134,4 +135,5 @@ def expand(starts: Codes, counts: Codes) -> Codes:
     if total == 0:
         return EMPTY
     ends = np.cumsum(counts)
-    return np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    places: Codes = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    return places

@@ -1,8 +1,8 @@
 """Datoms and the three spaces of entity ids.
 
-    1 .. 2^40-1          entities: chosen by the caller, or given above the highest in use
-    2^40 .. 2^41-1       transactions
-    2^41 + aid           attributes, as entities that carry their schema
+1 .. 2^40-1          entities: chosen by the caller, or given above the highest in use
+2^40 .. 2^41-1       transactions
+2^41 + aid           attributes, as entities that carry their schema
 """
 
 from __future__ import annotations

@@ -160,7 +160,9 @@ class Block:
         return [self.raw(place) for place in range(self.n)]
 
 
-_STRICT: Final = frozenset((str, Keyword, Symbol, UUID, bytes))  # types whose own equality is strict: dicts may hold them
+_STRICT: Final = frozenset(
+    (str, Keyword, Symbol, UUID, bytes)
+)  # types whose own equality is strict: dicts may hold them
 
 
 class _Missing:
@@ -576,18 +578,13 @@ class OverlayCodes:
     the view underneath, whose temporary codes stay valid here.
     """
 
-    __slots__ = ("_dictionary", "_next", "_parent", "_raws", "_values", "added")
+    __slots__ = ("_dictionary", "_next", "_values", "added")
 
     def __init__(self, dictionary: Dictionary, parent: OverlayCodes | None = None) -> None:
         self._dictionary = dictionary
-        self._parent = parent
         self.added: dict[bytes, int] = dict(parent.added) if parent is not None else {}
-        self._values: dict[int, Any] = dict(parent._values) if parent is not None else {}
-        self._next: int = parent._next if parent is not None else FIRST_TEMPORARY
-
-    def fork(self) -> OverlayCodes:
-        """An overlay that begins with what this one has."""
-        return OverlayCodes(self._dictionary, self)
+        self._values: dict[int, Any] = dict(zip(self.added.values(), map(decode_value, self.added), strict=True))
+        self._next: int = FIRST_TEMPORARY + len(self.added)
 
     def find(self, value: Any) -> int | None:
         """The code of a value that has one already, or None."""

@@ -151,7 +151,9 @@ class Working:
             if self._refs is None:
                 self._refs = [a for a in self._schema.all_attributes() if a.is_ref]
             for attribute in self._refs:
-                for holder in self._snapshot.holders(attribute.aid, e) if self._snapshot.schema.has_aid(attribute.aid) else []:
+                for holder in (
+                    self._snapshot.holders(attribute.aid, e) if self._snapshot.schema.has_aid(attribute.aid) else []
+                ):
                     self.values(holder, attribute.aid).pop(e, None)
                     self._given.pop((holder, attribute.aid), None)
                 for (eid, aid), state in self.after.items():
@@ -400,10 +402,10 @@ def _check_unique_column(
     order = order_rows(v, e)
     by_v, by_e = (v, e) if order is None else (v[order], e[order])
     twice = np.flatnonzero(by_v[1:] == by_v[:-1])
-    for i in twice[:20].tolist():
-        errors.append(
-            not_unique(attribute, show_code(attribute, int(by_v[i]), codes), int(by_e[i]), int(by_e[i + 1]))
-        )
+    errors.extend(
+        not_unique(attribute, show_code(attribute, int(by_v[i]), codes), int(by_e[i]), int(by_e[i + 1]))
+        for i in twice[:20].tolist()
+    )
     if not snapshot.schema.has_aid(attribute.aid) or not snapshot.count(attribute.aid):
         return
     rows, holders = snapshot.lookup(attribute.aid, by_v)[:2]
@@ -413,7 +415,9 @@ def _check_unique_column(
     dropped = contains(*((drop_e, drop_v) if order is None else (drop_e[order], drop_v[order])), holders, by_v[rows])
     for i in np.flatnonzero((holders != by_e[rows]) & ~dropped)[:20].tolist():
         row = int(rows[i])
-        errors.append(not_unique(attribute, show_code(attribute, int(by_v[row]), codes), int(holders[i]), int(by_e[row])))
+        errors.append(
+            not_unique(attribute, show_code(attribute, int(by_v[row]), codes), int(holders[i]), int(by_e[row]))
+        )
 
 
 __all__ = ["BulkChange", "Effects", "UserError", "Working", "apply_columns", "apply_ops", "encode"]

@@ -25,7 +25,6 @@ import errno
 import os
 import struct
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 from zlib import crc32
@@ -36,6 +35,7 @@ from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorru
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 FORMAT: Final = 1
 MAP_SIZE_BYTES: Final = 1 << 40
@@ -446,7 +446,9 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
                     hint=f"restore {DATA_FILE} from a backup, or remove the directory to begin anew",
                 )
             if read_only:
-                raise _path_error(path, "holds no database.", "check the path, or connect without read_only to make one")
+                raise _path_error(
+                    path, "holds no database.", "check the path, or connect without read_only to make one"
+                )
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return True
         size = file.stat().st_size
@@ -506,18 +508,13 @@ def _truncated(file: Path, size: int, needed: int) -> StoreCorrupt:
 
 def _lmdb_metas(head: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
     """(page size, last page, version, txnid, main root, main depth) of each readable LMDB meta page."""
-    size0 = None
-    for at in (0, None):
-        if at is None:
-            if size0 is None:
-                return
-            at = size0
+    second = 4096
+    for first in (True, False):
+        at = 0 if first else second
         if len(head) < at + 16 + 136:
             return
         magic, version = struct.unpack_from("<II", head, at + 16)
         if magic != _META_MAGIC:
-            if at == 0:
-                size0 = 4096
             continue
         # page header 16, magic 4, version 4, address 8, map size 8, then two db records of 48, last page 8, txnid 8
         free_db = at + 16 + 24
@@ -526,7 +523,7 @@ def _lmdb_metas(head: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
         depth = struct.unpack_from("<H", head, main_db + 6)[0]
         root = struct.unpack_from("<Q", head, main_db + 40)[0]
         last_page, txnid = struct.unpack_from("<QQ", head, free_db + 96)
-        size0 = page_size if at == 0 else size0
+        second = page_size if first else second
         if page_size in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536):
             yield page_size, last_page, version & 0xFFFF, txnid, root, depth
 

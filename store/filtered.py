@@ -30,7 +30,13 @@ class FilteredSnapshot(Snapshot):
 
     def __init__(self, source: Snapshot, keep: Callable[[Datom], bool]) -> None:
         super().__init__(
-            source.base, source.layers, source.schema, source.dictionary, ColumnCache(0), source.basis_tx, source.overlay_codes
+            source.base,
+            source.layers,
+            source.schema,
+            source.dictionary,
+            ColumnCache(0),
+            source.basis_tx,
+            source.overlay_codes,
         )
         self.max_eid = source.max_eid
         self._source = source
@@ -102,7 +108,7 @@ class FilteredSnapshot(Snapshot):
             e, a, v, tx = (np.concatenate([p[i] for p in parts]) if parts else EMPTY for i in range(4))
             order = order_stable(e << np.int64(AID_BITS) | a)
             found = self._columns["eavt"] = Datoms(e[order], a[order], v[order], tx[order])
-        return found  # type: ignore[no-any-return]
+        return found
 
     def count(self, aid: int) -> int:
         """As `Snapshot.count`, of the datoms that pass."""

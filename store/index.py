@@ -213,7 +213,7 @@ class Base:
                     return []
                 if start + 1 < len(column) and column[start + 1] != k1:
                     return [int(rows[1][start])]
-        if at < len(starts) and starts[at] == k1 or at:
+        if (at < len(starts) and starts[at] == k1) or at:
             return [int(v) for v in self.slice(prefix, k1, k1)[1]]
         return []
 
@@ -314,7 +314,8 @@ class Merge:
         carried_from = -2
         for i in changed:
             if carried is not None and i != carried_from + 1:
-                carried = self._settle(prefix, carried, carried_from + 1)
+                self._settle(prefix, carried, carried_from + 1)
+                carried = None
             key = directory.keys[i]
             rows = self._base.segment(prefix, key)
             low, high = remove_list[i], remove_list[i + 1]

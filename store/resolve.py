@@ -127,13 +127,14 @@ def resolve(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, max_eid
         eids = _resolve_nodes(expansion, snapshot, codes, facts, resolved)
         coded = [_substitute(op, eids) for op in coded]
     top = resolved.max_eid
-    for op in coded:
-        if MAX_EID >= op[1] > top:
-            top = op[1]
-        if op[2] is not None and op[2].is_ref and op[3] is not None and MAX_EID >= op[3] > top:
-            top = op[3]
+    for code, e, attribute, v, _, _ in coded:
+        if code in (ADD, CAS):
+            if MAX_EID >= e > top:
+                top = e
+            if attribute.is_ref and MAX_EID >= v > top:
+                top = v
     resolved.max_eid = top
-    resolved.ops = coded  # type: ignore[assignment]
+    resolved.ops = coded
     return resolved
 
 
@@ -153,7 +154,13 @@ def _substitute(op: tuple[Any, ...], eids: list[int]) -> tuple[Any, ...]:
 # batches
 
 
-_AS_THEY_ARE: Final[dict[str | None, type]] = {"string": str, "keyword": Keyword, "symbol": Symbol, "uuid": UUID, "bytes": bytes}
+_AS_THEY_ARE: Final[dict[str | None, type]] = {
+    "string": str,
+    "keyword": Keyword,
+    "symbol": Symbol,
+    "uuid": UUID,
+    "bytes": bytes,
+}
 
 
 def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) -> Codes:
@@ -439,11 +446,12 @@ def _give_eids(expansion: Expansion, unify: _Unify, resolved: Resolved) -> list[
             if column.attribute.is_ref:
                 top = max(top, max((v for v in column.vs if v < FIRST_TX), default=0))
     else:
-        for _, e, attribute, v, _, _ in expansion.ops:
-            if FIRST_TX > e > top:
-                top = e
-            if attribute is not None and attribute.is_ref and isinstance(v, int) and FIRST_TX > v > top:
-                top = v
+        for code, e, attribute, v, _, _ in expansion.ops:
+            if code in (ADD, CAS) and attribute is not None:
+                if FIRST_TX > e > top:
+                    top = e
+                if attribute.is_ref and FIRST_TX > v > top:
+                    top = v
     next_eid = max(next_eid, top + 1)
     resolved.first_new_eid = next_eid
     eids: list[int] = []

@@ -93,9 +93,20 @@ BUILTINS: tuple[Attribute, ...] = (
     _builtin(11, "tupleAttrs", "tuple", tuple_type="keyword", doc="The attributes that a composite tuple is made of."),
     _builtin(12, "txInstant", "instant", doc="When a transaction was committed."),
 )
-IDENT, VALUE_TYPE, CARDINALITY, UNIQUE, INDEX, COMPONENT, NO_HISTORY, DOC, TUPLE_TYPE, TUPLE_TYPES, TUPLE_ATTRS, TX_INSTANT = (
-    range(1, 13)
-)
+(
+    IDENT,
+    VALUE_TYPE,
+    CARDINALITY,
+    UNIQUE,
+    INDEX,
+    COMPONENT,
+    NO_HISTORY,
+    DOC,
+    TUPLE_TYPE,
+    TUPLE_TYPES,
+    TUPLE_ATTRS,
+    TX_INSTANT,
+) = range(1, 13)
 SCHEMA_AIDS = frozenset(range(IDENT, TUPLE_ATTRS + 1))
 MEANING_AIDS = SCHEMA_AIDS - {IDENT, DOC}  # a map with one of these declares an attribute
 PROPERTY_KEYS = {a.ident: a.aid for a in BUILTINS if a.aid in SCHEMA_AIDS}
@@ -333,8 +344,6 @@ def _check_attribute(a: Attribute) -> None:
         )
     if a.tuple_attrs and a.many:
         raise SchemaError("schema/tuple", f"{a.ident}: a composite tuple has cardinality one.")
-    if a.type in ("double",) and a.unique:
-        return
 
 
 def read_schema(schema: Any) -> list[tuple[str, Map | dict[str, Any]]]:
@@ -350,11 +359,9 @@ def read_schema(schema: Any) -> list[tuple[str, Map | dict[str, Any]]]:
     if hasattr(schema, "items"):
         pairs = []
         for key, value in schema.items():
-            if value is None:
-                value = {}
-            if not hasattr(value, "items"):
+            if value is not None and not hasattr(value, "items"):
                 raise _bad_schema(f"The properties of {show_form(key)} are {show_form(value)}.", "a map of properties")
-            pairs.append((read_ident(key), value))
+            pairs.append((read_ident(key), value if value is not None else {}))
         return pairs
     if isinstance(schema, list | tuple):
         pairs = []
@@ -368,13 +375,17 @@ def read_schema(schema: Any) -> list[tuple[str, Map | dict[str, Any]]]:
             pairs.append((read_ident(name), entries))
         return pairs
     raise _bad_schema(
-        f"A schema cannot be {show_form(schema)}.", "EDN text, a map of ident to properties, or a list of :db/ident maps"
+        f"A schema cannot be {show_form(schema)}.",
+        "EDN text, a map of ident to properties, or a list of :db/ident maps",
     )
 
 
 def _bad_schema(message: str, expected: str) -> SchemaError:
     return SchemaError(
-        "schema/form", message, expected=expected, hint='for example {":person/name" {":db/unique" :db.unique/identity}}'
+        "schema/form",
+        message,
+        expected=expected,
+        hint='for example {":person/name" {":db/unique" :db.unique/identity}}',
     )
 
 

@@ -28,6 +28,7 @@ from store.schema import (
     properties,
     read_ident,
 )
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -103,7 +104,9 @@ class SchemaChanger:
     def create_undeclared(self, ident: str) -> Attribute:
         """A new attribute without a declaration, for databases that are not strict."""
         if ident.startswith((":db/", ":db.")):
-            raise SchemaError("schema/reserved", f"{ident} is not an attribute: the names :db/... are the database's own.")
+            raise SchemaError(
+                "schema/reserved", f"{ident} is not an attribute: the names :db/... are the database's own."
+            )
         created = self._create(ident, declared=False)
         self._put(created)
         return created
@@ -127,9 +130,13 @@ class SchemaChanger:
         if found is None:
             raise self._unknown(old)
         if found.system or new.startswith((":db/", ":db.")):
-            raise SchemaError("schema/built-in", f"{old} cannot be renamed to {new}: :db/... names are the database's own.")
+            raise SchemaError(
+                "schema/built-in", f"{old} cannot be renamed to {new}: :db/... names are the database's own."
+            )
         if self.find(new) is not None:
-            raise SchemaError("schema/exists", f"{old} cannot be renamed: {new} exists already.", hint="choose another name")
+            raise SchemaError(
+                "schema/exists", f"{old} cannot be renamed: {new} exists already.", hint="choose another name"
+            )
         self._by_ident.pop(old, None)
         self._put(replace(found, ident=new))
         for other in self.schema.user_attributes():
@@ -162,7 +169,9 @@ class SchemaChanger:
     def _unknown(self, ident: str) -> SchemaError:
         near = self._old.nearest(ident)
         return SchemaError(
-            "schema/unknown-attribute", f"There is no attribute {ident}.", hint=f"did you mean {near}?" if near else None
+            "schema/unknown-attribute",
+            f"There is no attribute {ident}.",
+            hint=f"did you mean {near}?" if near else None,
         )
 
     # -- the result
@@ -219,7 +228,8 @@ class SchemaChanger:
             twice = np.flatnonzero(v[1:] == v[:-1])
             if len(twice):
                 shown = ", ".join(
-                    f"[{int(e[i])} {new.ident} {self._show(old, int(v[i]))}] and [{int(e[i + 1])} ...]" for i in twice[:5].tolist()
+                    f"[{int(e[i])} {new.ident} {self._show(old, int(v[i]))}] and [{int(e[i + 1])} ...]"
+                    for i in twice[:5].tolist()
                 )
                 raise SchemaError(
                     "schema/unique",

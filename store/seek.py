@@ -100,7 +100,7 @@ class DatomRows(Sequence[Datom]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shown = []
+        shown: list[str] = []
         for datom in self:
             if len(shown) == 10:
                 shown.append("...")
@@ -197,7 +197,9 @@ def find_attribute(snapshot: Snapshot, name: Any) -> Attribute:
         return snapshot.schema.by_aid(name - FIRST_ATTRIBUTE)
     if not isinstance(name, str | Keyword):
         raise QueryError(
-            "datoms/attribute", f"{show_form(name)} is not the name of an attribute.", expected='a name such as ":person/name"'
+            "datoms/attribute",
+            f"{show_form(name)} is not the name of an attribute.",
+            expected='a name such as ":person/name"',
         )
     text = str(name)
     attribute = snapshot.schema.find(text if text.startswith(":") else f":{text}")
@@ -286,13 +288,13 @@ def _bounds(snapshot: Snapshot, attribute: Attribute, rows: Datoms, value: Any, 
     """Where a value begins ("left") or ends ("right") in rows of one attribute sorted by value."""
     if attribute.is_ref:
         code = snapshot.entid(value)
-        return int(np.searchsorted(rows.v, code if code is not None else INT64_MAX, side))  # type: ignore[call-overload,no-any-return]
+        return int(np.searchsorted(rows.v, code if code is not None else INT64_MAX, side))  # type: ignore[call-overload]
     try:
         value = attribute.coerce(value)
     except UserError as e:
         raise TransactionError(e.code, f"{attribute.ident}: {e.message}", expected=e.expected, hint=e.hint) from e
     if attribute.kind is not Kind.INTERNED:
-        return int(np.searchsorted(rows.v, encode_inline(attribute.kind, value), side))  # type: ignore[call-overload,no-any-return]
+        return int(np.searchsorted(rows.v, encode_inline(attribute.kind, value), side))  # type: ignore[call-overload]
     wanted = encode_value(value)
     source = snapshot.codes()
     low, high = 0, len(rows.v)
@@ -367,6 +369,7 @@ def _seek(snapshot: Snapshot, index: Any, components: tuple[Any, ...], *, revers
         return Datoms(*(column[at:] for column in rows))
 
     if name == "eavt":
+
         def eavt() -> Datoms:
             rows = _eavt_rows(snapshot, snapshot.all_datoms())
             return cut(rows, _seek_eavt(snapshot, rows, raw_e, raw_a, raw_v, side))
@@ -412,12 +415,15 @@ def _seek_attribute(
         low = _bounds(snapshot, attribute, rows, raw_v, side)
         if e is None:
             return low
-        start, end = _bounds(snapshot, attribute, rows, raw_v, "left"), _bounds(snapshot, attribute, rows, raw_v, "right")
+        start, end = (
+            _bounds(snapshot, attribute, rows, raw_v, "left"),
+            _bounds(snapshot, attribute, rows, raw_v, "right"),
+        )
         return start + int(np.searchsorted(rows.e[start:end], e, side))  # type: ignore[call-overload]
     if e is None:
         return 0 if side == "left" else len(rows.e)
     if raw_v is None:
-        return int(np.searchsorted(rows.e, e, side))  # type: ignore[call-overload,no-any-return]
+        return int(np.searchsorted(rows.e, e, side))  # type: ignore[call-overload]
     start, end = int(np.searchsorted(rows.e, e)), int(np.searchsorted(rows.e, e, "right"))
     inner = Datoms(*(column[start:end] for column in rows))
     return start + _bounds(snapshot, attribute, inner, raw_v, side)
@@ -430,7 +436,7 @@ def _seek_eavt(snapshot: Snapshot, rows: Datoms, raw_e: Any, raw_a: Any, raw_v: 
     if e is None:
         e = INT64_MAX if side == "left" else INT64_MIN
     if raw_a is None:
-        return int(np.searchsorted(rows.e, e, side))  # type: ignore[call-overload,no-any-return]
+        return int(np.searchsorted(rows.e, e, side))  # type: ignore[call-overload]
     attribute = find_attribute(snapshot, raw_a)
     start, end = int(np.searchsorted(rows.e, e)), int(np.searchsorted(rows.e, e, "right"))
     names = {a.aid: rank for rank, a in enumerate(_by_name(snapshot))}

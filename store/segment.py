@@ -22,7 +22,7 @@ segment, not once for each lookup (4,096 rows: about 12 us); see docs/decisions/
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 import numpy as np
@@ -40,9 +40,14 @@ MAGIC: Final = 0xD7
 HEAD: Final = struct.Struct("<IBBHI")
 COLUMN: Final = struct.Struct("<qB")
 TARGET_ROWS: Final = 4096  # a bulk-loaded segment; merged segments split above twice this
-_DTYPES: Final = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<i8")}
+_DTYPES: Final[dict[int, np.dtype[Any]]] = {
+    1: np.dtype("<u1"),
+    2: np.dtype("<u2"),
+    4: np.dtype("<u4"),
+    8: np.dtype("<i8"),
+}
 
-_WIDER: Final = {
+_WIDER: Final[dict[int, tuple[np.dtype[Any], np.int64]]] = {
     3: (np.dtype("<u4"), np.int64(0xFFFFFF)),
     5: (np.dtype("<i8"), np.int64((1 << 40) - 1)),
     6: (np.dtype("<i8"), np.int64((1 << 48) - 1)),

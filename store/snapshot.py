@@ -18,7 +18,7 @@ from store.edn import Keyword, show_form
 from store.errors import QueryError, TransactionError, UserError
 from store.index import EAVT, aevt, avet
 from store.overlay import changes_of
-from store.schema import FIRST_USER_AID, IDENT, unknown_attribute
+from store.schema import DOC, FIRST_USER_AID, IDENT, unknown_attribute
 from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline, kind_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,19 @@ class ColumnCache:
 class Snapshot:
     """The database at `basis_tx`, as columns and codes."""
 
-    __slots__ = ("__weakref__", "_base", "_cache", "_counts", "_local", "basis_tx", "dictionary", "layers", "max_eid", "overlay_codes", "schema")
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_cache",
+        "_counts",
+        "_local",
+        "basis_tx",
+        "dictionary",
+        "layers",
+        "max_eid",
+        "overlay_codes",
+        "schema",
+    )
 
     def __init__(
         self,
@@ -168,7 +180,7 @@ class Snapshot:
                 self._local[key] = found
             else:
                 self._cache.put(key, found, 8 * len(found.e) * (3 if tx else 2) + 200)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
@@ -325,8 +337,10 @@ class Snapshot:
         if first > last or first > INT64_MAX or last < INT64_MIN:
             return Columns(EMPTY, EMPTY, EMPTY if tx else None)
         attribute = self.schema.by_aid(aid)
-        narrow = attribute.indexed and not self._has_columns(aid, "avet", tx=tx) and not any(
-            layer.touches(aid) for layer in self.layers
+        narrow = (
+            attribute.indexed
+            and not self._has_columns(aid, "avet", tx=tx)
+            and not any(layer.touches(aid) for layer in self.layers)
         )
         if narrow:
             v, e, tx_column = self._base.slice(avet(aid), first, last)
@@ -334,7 +348,9 @@ class Snapshot:
         columns = self.columns(aid, "avet", tx=tx)
         start = int(np.searchsorted(columns.v, first))
         end = int(np.searchsorted(columns.v, last, "right"))
-        return Columns(columns.e[start:end], columns.v[start:end], columns.tx[start:end] if columns.tx is not None else None)
+        return Columns(
+            columns.e[start:end], columns.v[start:end], columns.tx[start:end] if columns.tx is not None else None
+        )
 
     def all_datoms(self) -> Datoms:
         """All datoms in EAVT order, without the system's own (built-in attributes of transactions and attributes)."""
@@ -355,7 +371,7 @@ class Snapshot:
                 self._local[key] = found
             else:
                 self._cache.put(key, found, 32 * len(found.e) + 200)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _make_all(self) -> Datoms:
         from store.overlay import net_changes  # noqa: PLC0415
@@ -379,11 +395,13 @@ class Snapshot:
         return found
 
     def count_all(self) -> int:
-        """The number of datoms of the user's attributes."""
+        """The number of datoms, without the system's own."""
         aids = set(self._base.aids())
         for layer in self.layers:
             aids.update(layer.aids())
-        return sum(self.count(aid) for aid in aids if aid >= FIRST_USER_AID or aid == IDENT)
+        total = sum(self.count(aid) for aid in aids if aid >= FIRST_USER_AID)
+        # idents and docs of plain entities are the user's, those of attributes are the schema's
+        return total + sum(int(np.searchsorted(self.columns(aid).e, FIRST_TX)) for aid in aids if aid in (IDENT, DOC))
 
     def count_value(self, aid: int, code: int) -> int:
         """The number of entities that have a value code of an attribute."""
@@ -442,7 +460,7 @@ class Snapshot:
         Raises:
             UserError: for something that is no reference, or a lookup ref of an attribute that is not unique.
         """
-        if isinstance(ref, int) and not isinstance(ref, bool) or isinstance(ref, np.integer):
+        if (isinstance(ref, int) and not isinstance(ref, bool)) or isinstance(ref, np.integer):
             return int(ref)
         if isinstance(ref, Keyword):
             return self._entid_of_ident(ref)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.environment import Environment, ReadTxn, WriteTxn
+    from store.environment import ReadTxn, WriteTxn
 
     Codes = NDArray[np.int64]
 
@@ -87,11 +87,12 @@ class Committed:
         out.extend(made[i] for i in range(len(rows)))
         for change in self.bulk:
             ident = change.attribute.ident
-            for e_column, v_column, added_ in ((change.drop_e, change.drop_v, False), (change.add_e, change.add_v, True)):
+            for e_column, v_column, added_ in (
+                (change.drop_e, change.drop_v, False),
+                (change.add_e, change.add_v, True),
+            ):
                 values = self.after.decode(change.attribute, v_column)
-                out.extend(
-                    Datom(e, ident, v, self.tx, added_) for e, v in zip(e_column.tolist(), values, strict=True)
-                )
+                out.extend(Datom(e, ident, v, self.tx, added_) for e, v in zip(e_column.tolist(), values, strict=True))
         return out
 
     _automatic: bool = True
@@ -266,7 +267,9 @@ class Store:
             before = self._newest
             meta = self._meta
             codes = NewCodes(self.dictionary, meta.next_code, txn)
-            prepared = prepare(before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call)
+            prepared = prepare(
+                before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call
+            )
             if not prepared.effects and not prepared.change:
                 return Committed(before, before, before.basis_tx, prepared.tempids)
             commit = _Commit(self, txn, prepared, codes)
@@ -362,7 +365,9 @@ class Store:
         self._newest = self._snapshot(meta, base, self._novelty, schema)
         return self._newest
 
-    def append_novelty(self, meta: Meta, data: bytes, schema: Schema, rows: list[tuple[int, int, int, int, int]]) -> Snapshot:
+    def append_novelty(
+        self, meta: Meta, data: bytes, schema: Schema, rows: list[tuple[int, int, int, int, int]]
+    ) -> Snapshot:
         """After a commit that did not merge: the same base, more novelty."""
         self._novelty = self._novelty.extended(rows)
         self._meta, self._meta_bytes = meta, data
@@ -446,7 +451,9 @@ class Prepared:
     max_eid: int
 
 
-def _define_all(changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[str, Any]]], errors: list[Any]) -> None:
+def _define_all(
+    changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[str, Any]]], errors: list[Any]
+) -> None:
     for ident, props in definitions:
         try:
             changer.define(ident, props)
@@ -542,7 +549,9 @@ def prepare_load(
     """The checked effects of a bulk import."""
     if not hasattr(columns, "items"):
         raise TransactionError(
-            "load/form", "load takes a map of attribute to (eids, values).", hint='conn.load({":person/name": (eids, names)})'
+            "load/form",
+            "load takes a map of attribute to (eids, values).",
+            hint='conn.load({":person/name": (eids, names)})',
         )
     tx = meta.basis_tx + 1
     changer = SchemaChanger(before, meta.max_aid, tx)
@@ -581,7 +590,9 @@ def _load_column(
     if attribute.system:
         raise TransactionError("load/built-in", f"{ident} is built in and cannot be loaded.")
     if not isinstance(pair, list | tuple) or len(pair) != 2:
-        raise TransactionError("load/form", f"{ident}: give a pair (eids, values).", hint=f'{{"{ident}": (eids, values)}}')
+        raise TransactionError(
+            "load/form", f"{ident}: give a pair (eids, values).", hint=f'{{"{ident}": (eids, values)}}'
+        )
     e = _load_eids(ident, pair[0])
     values = pair[1]
     if hasattr(values, "__arrow_c_array__") or hasattr(values, "__arrow_c_stream__"):
@@ -591,7 +602,9 @@ def _load_column(
     except TypeError as x:
         raise TransactionError("load/form", f"{ident}: the values are no array or list.") from x
     if n != len(e):
-        raise TransactionError("load/length", f"{ident}: {len(e)} eids, but {n} values.", hint="give one eid for each value")
+        raise TransactionError(
+            "load/length", f"{ident}: {len(e)} eids, but {n} values.", hint="give one eid for each value"
+        )
     if n == 0:
         return None
     try:
@@ -600,7 +613,11 @@ def _load_column(
         row = (x.data or {}).get("row")
         where = f" In row {row} (entity {int(e[row])})." if row is not None else ""
         raise TransactionError(
-            x.code, f"{ident}: {x.message}{where}", expected=x.expected, hint=x.hint, data={"attribute": ident, "row": row}
+            x.code,
+            f"{ident}: {x.message}{where}",
+            expected=x.expected,
+            hint=x.hint,
+            data={"attribute": ident, "row": row},
         ) from x
     return ResolvedColumn(attribute, e, v)
 
@@ -612,8 +629,10 @@ def _from_arrow(values: Any) -> Any:
         raise TransactionError(
             "load/arrow", "Arrow columns need the package nanoarrow.", hint="pip install 'datalog-lmdb[arrow]'"
         ) from e
-    return nanoarrow.Array(values).to_pylist() if hasattr(values, "__arrow_c_array__") else list(
-        nanoarrow.ArrayStream(values).read_all().to_pylist()
+    return (
+        nanoarrow.Array(values).to_pylist()
+        if hasattr(values, "__arrow_c_array__")
+        else list(nanoarrow.ArrayStream(values).read_all().to_pylist())
     )
 
 
@@ -674,7 +693,9 @@ def _array_codes(attribute: Attribute, values: NDArray[Any]) -> Codes | None:
     if attribute.type == "instant" and kind == "M":
         codes = values.astype("datetime64[us]").astype(np.int64)
         if len(codes) and int(codes.min()) == INT64_MIN:
-            raise UserError("value/nil", "NaT is not a value: a fact that is not known is left out.", hint="drop the row")
+            raise UserError(
+                "value/nil", "NaT is not a value: a fact that is not known is left out.", hint="drop the row"
+            )
         return codes
     return None
 
@@ -782,9 +803,7 @@ class _Commit:
             else:
                 pending = novelty
             self._merged = _merge(txn, store.base, pending, bulk, self._schema, change, tx)
-            changes.update(
-                merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth
-            )
+            changes.update(merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth)
         self._meta = with_meta(meta, **changes)
         self._data = self._meta.encode()
         txn.put(META_KEY, self._data)
@@ -825,7 +844,13 @@ class _Commit:
             full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
             after = store.append_novelty(self._meta, self._data, self._schema, full)
         committed = Committed(
-            prepared.before, after, prepared.tx, prepared.tempids, self._rows, prepared.effects.bulk, frozenset(self._recoded)
+            prepared.before,
+            after,
+            prepared.tx,
+            prepared.tempids,
+            self._rows,
+            prepared.effects.bulk,
+            frozenset(self._recoded),
         )
         committed._automatic = self._automatic  # noqa: SLF001 - its own module
         return committed

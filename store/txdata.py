@@ -114,7 +114,9 @@ def read_tx_data(tx_data: Any) -> list[Any]:
         )
     if hasattr(tx_data, "__iter__"):
         return list(tx_data)
-    raise TransactionError("tx/form", f"A transaction cannot be {_show(tx_data)}.", expected="a list of maps and operations")
+    raise TransactionError(
+        "tx/form", f"A transaction cannot be {_show(tx_data)}.", expected="a list of maps and operations"
+    )
 
 
 def _show(form: Any) -> str:
@@ -130,7 +132,9 @@ def raise_collected(errors: list[DatalogError]) -> None:
         return
     if len(errors) == 1:
         raise errors[0]
-    lines = [f"  {i + 1}. {e.message}" + (f" Mend: {e.hint}." if e.hint else "") for i, e in enumerate(errors[:MOST_ERRORS])]
+    lines = [
+        f"  {i + 1}. {e.message}" + (f" Mend: {e.hint}." if e.hint else "") for i, e in enumerate(errors[:MOST_ERRORS])
+    ]
     if len(errors) > MOST_ERRORS:
         lines.append(f"  and {len(errors) - MOST_ERRORS} more")
     codes = {e.code for e in errors}
@@ -224,7 +228,9 @@ class Expander:
         if len(form) - 1 not in sizes:
             wanted = " or ".join(str(s) for s in sizes)
             raise TransactionError(
-                "tx/arity", f"{_show(form[0])} takes {wanted} arguments, here are {len(form) - 1}.", hint="see docs/transactions.md"
+                "tx/arity",
+                f"{_show(form[0])} takes {wanted} arguments, here are {len(form) - 1}.",
+                hint="see docs/transactions.md",
             )
 
     def _op_add(self, form: Any) -> None:
@@ -369,14 +375,19 @@ class Expander:
         idents, columns, ops, place = self._idents, self.out.columns, self.out.ops, self._place
         for key, value in form.items():
             attribute = idents.get(key)
-            if attribute is not None and attribute.plain and columns is None and (
-                not attribute.many or type(value) in _SCALARS
+            if (
+                attribute is not None
+                and attribute.plain
+                and columns is None
+                and (not attribute.many or type(value) in _SCALARS)
             ):
                 ops.append((ADD, e, attribute, value, place, None))
             else:
                 self._entry(e, key, value)
         if len(form) == (raw_id is not None) and e < 0 and self.out.nodes[-1 - e].name is None:
-            raise TransactionError("tx/empty-map", "An empty map says nothing.", hint="give it attributes, or leave it out")
+            raise TransactionError(
+                "tx/empty-map", "An empty map says nothing.", hint="give it attributes, or leave it out"
+            )
         return e
 
     def _entry(self, e: int, key: Any, value: Any) -> None:
@@ -518,7 +529,9 @@ class Expander:
                 return int(ref)
             if ref < 0:
                 return self._node(ref, as_entity=as_entity)
-            raise TransactionError("tx/entity", "0 is not an entity id.", expected="an id from 1 on, or a tempid below 0")
+            raise TransactionError(
+                "tx/entity", "0 is not an entity id.", expected="an id from 1 on, or a tempid below 0"
+            )
         if kind is str:
             if ref in _CURRENT_TX:
                 self.out.uses_tx = True

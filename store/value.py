@@ -602,11 +602,11 @@ EXPECTED = {
     "ref": "an entity: its id, a tempid, a lookup ref or an ident",
     "double": "a floating-point number",
     "boolean": "true or false",
-    "instant": "an instant such as #inst \"2026-01-31T12:00:00Z\", or an aware datetime",
+    "instant": 'an instant such as #inst "2026-01-31T12:00:00Z", or an aware datetime',
     "keyword": "a keyword such as :a/b",
     "symbol": "a symbol such as a/b",
     "string": "a string",
-    "uuid": "a uuid such as #uuid \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"",
+    "uuid": 'a uuid such as #uuid "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"',
     "bytes": "bytes",
     "bigint": "an integer",
     "bigdec": "a decimal such as 1.50M",
@@ -672,4 +672,3 @@ def uniform_column(type_name: str | None, values: Sequence[Any]) -> tuple[Kind, 
     if type_name == "boolean" and types == {bool}:
         return Kind.BOOLEAN, np.array(values, dtype=np.int64)
     return None
-
