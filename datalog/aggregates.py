@@ -182,7 +182,7 @@ def find_aggregate(name: str) -> Aggregate | None:
     """The built-in aggregate of a name, or the registered callable, or None."""
     found = AGGREGATES.get(name)
     if found is None:
-        registered = REGISTERED.find_builtin(name)
+        registered = REGISTERED.find(name)
         if registered is not None:
             return Aggregate(name, 8, registered.scalar, registered.doc)
     return found

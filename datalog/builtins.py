@@ -316,7 +316,7 @@ def _subs(text: Any, start: Any, end: Any = None) -> str:
     end = len(text) if end is None else end
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"index {start} to {end} is outside a string of {len(text)} characters")
-    return text[start:end]
+    return str(text[start:end])
 
 
 def _join(*arguments: Any) -> str:
@@ -544,7 +544,7 @@ def _rand_int(n: Any) -> int:
 
 
 def _rand(n: Any = 1) -> float:
-    return random.random() * n  # noqa: S311 - no secret depends on it
+    return float(random.random() * n)  # noqa: S311 - no secret depends on it
 
 
 # the registry --------------------------------------------------------------------------------------------------------
@@ -689,13 +689,8 @@ class Registry:
             raise ValueError(f"{name!r} cannot be written as the name of a function in a query")
         self._found = {**self._found, name: Builtin(name, 0, None, function, function.__doc__ or "")}
 
-    def find(self, name: str) -> Callable[..., Any] | None:
-        """The registered callable of a name, or None."""
-        found = self._found.get(name)
-        return None if found is None else found.scalar
-
-    def find_builtin(self, name: str) -> Builtin | None:
-        """The same with its arity, as the planner wants it."""
+    def find(self, name: str) -> Builtin | None:
+        """The registered callable of a name (its `scalar`), or None."""
         return self._found.get(name)
 
     def names(self) -> list[str]:
@@ -710,7 +705,7 @@ REGISTERED = Registry()
 
 def find_function(name: str) -> Builtin | None:
     """The built-in or registered callable of a name, or None; `clojure.string/x` and `clojure.core/x` mean `x`."""
-    found = BUILTINS.get(name) or REGISTERED.find_builtin(name)
+    found = BUILTINS.get(name) or REGISTERED.find(name)
     if found is None and name.startswith(("clojure.string/", "clojure.core/", "str/")):
         return BUILTINS.get(name.split("/", 1)[1])
     return found

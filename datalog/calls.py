@@ -15,9 +15,11 @@ import numpy as np
 from datalog import kernels
 from datalog.builtins import less
 from datalog.errors import DatalogError, query_error, show
+from datalog.lower import is_lookup
 from datalog.plan import CallTree, Const, Name, Param, Source, Var, term_text
 from datalog.relation import Column, decode_column, encode_column, interned
 from store.edn import Keyword
+from store.errors import UserError
 from store.value import Kind
 
 if TYPE_CHECKING:
@@ -286,8 +288,11 @@ def source_function(run: Run, call: CallTree) -> Callable[..., Any]:
 
     def values(entity: Any, ident: Any) -> list[Any]:
         eid = entity if type(entity) is int else None
-        if eid is None and isinstance(entity, Keyword | tuple):
-            eid = snapshot.entid(entity)
+        if eid is None and is_lookup(entity):
+            try:
+                eid = snapshot.entid(entity)
+            except UserError:
+                return []  # a value from the data that only looks like a lookup ref
         attribute = snapshot.schema.find(str(ident)) if isinstance(ident, Keyword | str) else None
         if eid is None or attribute is None:
             return []

@@ -46,20 +46,21 @@ class Sizes:
 
     def __init__(self, sources: Mapping[str, SourceInfo]) -> None:
         self._sources = sources
-        self._known: dict[int, Size] = {}
+        self._known: dict[int, tuple[Node, Size]] = {}  # the node is held, so that its id stays its own
 
     def leaf(self, atom: Atom) -> Size:
         """The size of a scan, tuples, input or derived atom."""
-        found = self._known.get(id(atom.node))
-        if found is None:
-            node = atom.node
-            if isinstance(node, Scan):
-                found = self._scan(node)
-            elif isinstance(node, Tuples | Input):
-                found = Size(max(node.rows, 0.1), dict.fromkeys(node.variables, max(node.rows, 0.1)))
-            else:
-                found = Size(node.rows, dict.fromkeys(node.variables, max(1.0, node.rows**0.75)))
-            self._known[id(node)] = found
+        known = self._known.get(id(atom.node))
+        if known is not None:
+            return known[1]
+        node = atom.node
+        if isinstance(node, Scan):
+            found = self._scan(node)
+        elif isinstance(node, Tuples | Input):
+            found = Size(max(node.rows, 0.1), dict.fromkeys(node.variables, max(node.rows, 0.1)))
+        else:
+            found = Size(node.rows, dict.fromkeys(node.variables, max(1.0, node.rows**0.75)))
+        self._known[id(node)] = (node, found)
         return found
 
     def _scan(self, scan: Scan) -> Size:

@@ -458,7 +458,7 @@ def _extend_structure(run: Run, node: Extend, child: Relation) -> Relation:
     start = ends - count
     if position is not None:
         start, count = start[position], count[position]
-    lefts, rights = kernels.expand(start, count, run.charge(len(names) + len(child.columns)))
+    lefts, rights = kernels.expand(start, count, None, run.charge(len(names) + len(child.columns)))
     columns = {n: child.columns[n].take(lefts) for n in node.variables if n in child.columns}
     if made:
         for name, items in zip(names, zip(*made, strict=True), strict=True):

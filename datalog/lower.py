@@ -7,7 +7,7 @@ functions, constants of the wrong type, arities, unknown rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.ast import (
@@ -59,6 +59,7 @@ class Atom:
     body: tuple[tuple[Clause, ...], ...] = ()  # of not (one) and or (several)
     join: tuple[str, ...] | None = None  # what a join list names
     rule: RuleCall | None = None
+    fanouts: dict[frozenset[str], float] = field(default_factory=dict)  # the planner's estimates, by what is bound
 
     @property
     def seen(self) -> frozenset[str]:

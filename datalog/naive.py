@@ -22,6 +22,7 @@ from datalog.builtins import find_function, less
 from datalog.errors import DatalogError, QueryError, show
 from datalog.result import KeyedRow, Result, ResultColumn
 from store.edn import Keyword, List, Map, Symbol, Vector, read_edn, strict_equal, strict_key
+from store.errors import UserError
 from store.value import Kind, canonical, decode_inline, order_key
 
 if TYPE_CHECKING:
@@ -133,7 +134,10 @@ class _Facts:
         lookup = isinstance(value, Vector) and len(value) == 2 and isinstance(value[0], Keyword | str)
         if self.snapshot is None or not (isinstance(value, Keyword) or lookup):
             return value
-        found = self.snapshot.entid(value)
+        try:
+            found = self.snapshot.entid(value)
+        except UserError:
+            return value  # it only looks like a lookup ref
         return value if found is None else int(found)
 
 
@@ -318,23 +322,29 @@ class _Evaluator:
         if word in ("or", "or-join"):
             visible = self.visible(clause)
             branches = items[1:] if word == "or-join" else items
-            needed = set().union(*(visible - self.binds(self.flat(b), source) for b in branches))
+            required = set()
             if word == "or-join" and items[0] and isinstance(items[0][0], Vector):
-                needed |= {str(v) for v in items[0][0]}
-            return needed
+                required = {str(v) for v in items[0][0]}
+            return required.union(*(self.unbindable(visible, self.flat(b), source, required) for b in branches))
         if word in ("not", "not-join"):
             return set()
         found: set[str] = set()
         for names, required, body in self.rules.get(word, ()):
-            bound = self.binds([c for b in body for c in self.flat(b)], source)
+            clauses = [c for b in body for c in self.flat(b)]
+            needed = self.unbindable(set(names), clauses, source, set(names[:required]))
             for i, (name, argument) in enumerate(zip(names, items, strict=True)):
-                if (i < required or name not in bound) and _is_variable(argument):
+                if (i < required or name in needed) and _is_variable(argument):
                     found.add(str(argument))
         return found
 
-    def binds(self, clauses: Iterable[Any], source: str) -> set[str]:
-        """The variables that clauses can find values for, none of them being known."""
-        bound: set[str] = set()
+    def unbindable(self, names: set[str], clauses: list[Any], source: str, known: set[str]) -> set[str]:
+        """The names that clauses cannot find values for, even when the others of them are known."""
+        lacking = names - self.binds(clauses, source, known)
+        return {n for n in lacking if n not in self.binds(clauses, source, known | (lacking - {n}))}
+
+    def binds(self, clauses: Iterable[Any], source: str, known: set[str]) -> set[str]:
+        """The variables that clauses can find values for, those `known` included."""
+        bound = set(known)
         waiting = list(clauses)
         while True:
             grown = set(bound)

@@ -133,7 +133,6 @@ class Planner:
         self.sizes = Sizes(sources)
         self.keys = 0
         self.inlined = 0
-        self.fanouts: dict[tuple[int, frozenset[str]], float] = {}
 
     # the whole ------------------------------------------------------------------------------------------------------
 
@@ -529,8 +528,7 @@ class Planner:
 
     def fanout(self, atom: Atom, bound: frozenset[str]) -> float:
         """Rows of an `or` or a rule for one binding of the variables that are bound."""
-        key = (id(atom), bound)
-        found = self.fanouts.get(key)
+        found = atom.fanouts.get(bound)
         if found is None:
             if atom.kind == "rule":
                 free = len(atom.seen - bound)
@@ -545,7 +543,7 @@ class Planner:
                     atoms = self.lowering.atoms(clauses, atom.text)
                     found += self.body(atoms, start, atom.gives).rows
                 self.inlined, self.keys = inlined, keys
-            self.fanouts[key] = found
+            atom.fanouts[bound] = found
         return found
 
     def rule_rows(self, atom: Atom) -> float:

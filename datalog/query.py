@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from datalog import engine, find, naive
 from datalog.ast import InputBinding, InputName, InputRules, InputSource, Query
-from datalog.builtins import REGISTERED, Registry
+from datalog.builtins import REGISTERED
 from datalog.errors import QueryError, names, query_error
 from datalog.limits import Budget, Limits
 from datalog.lower import SourceInfo
@@ -28,7 +28,7 @@ from store.edn import read_node
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Limits", "Prepared", "Registry", "default_registry", "explain", "prepare", "q", "register"]
+__all__ = ["Limits", "Prepared", "explain", "prepare", "q", "register"]
 
 _MOST_QUERIES = 256
 _MOST_PLANS = 16  # of one query, for different schemas, rules and sizes
@@ -79,11 +79,6 @@ def register(name: str, function: Callable[..., Any]) -> None:
         ValueError: the name is a built-in's, or cannot be written as a symbol.
     """
     REGISTERED.register(name, function)
-
-
-def default_registry() -> Registry:
-    """The registry that `register` fills."""
-    return REGISTERED
 
 
 class Bounded(Generic[Value]):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datalog import kernels
+from datalog.lower import is_lookup
 from datalog.plan import Const, Param, Scan, Var
 from datalog.relation import EMPTY, Column, Relation, interned, longs, same_kind
 from store.datom import FIRST_TX
@@ -53,7 +54,7 @@ def eid_of(view: SourceView, value: Any) -> int:
     """The eid that a constant or input in entity position stands for; Missing when there is none."""
     if type(value) is int:
         return value
-    if isinstance(value, Keyword) or (isinstance(value, tuple) and len(value) == 2):
+    if is_lookup(value):
         found = view.snapshot.entid(value)
         if found is not None:
             return int(found)
