@@ -67,7 +67,9 @@ def _exact(values: list[Any]) -> Any:
     if any(isinstance(v, Decimal) for v in values):
         total = Decimal(0)
         for value in values:
-            total += value if isinstance(value, Decimal) else Decimal(int(value)) if value == int(value) else _ratio(value)
+            total += (
+                value if isinstance(value, Decimal) else Decimal(int(value)) if value == int(value) else _ratio(value)
+            )
         return total
     result = sum(values)
     return result.numerator if isinstance(result, Fraction) and result.denominator == 1 else result
@@ -170,8 +172,12 @@ AGGREGATES: dict[str, Aggregate] = {
         Aggregate("median", 0, _median, "middle value"),
         Aggregate("variance", 0, _variance, "variance of the population"),
         Aggregate("stddev", 0, lambda v: math.sqrt(_variance(v)), "standard deviation of the population"),
-        Aggregate("min", 1, _least, "smallest value, or vector of the n smallest", _extreme_column(np.minimum.reduceat)),
-        Aggregate("max", 1, _greatest, "greatest value, or vector of the n greatest", _extreme_column(np.maximum.reduceat)),
+        Aggregate(
+            "min", 1, _least, "smallest value, or vector of the n smallest", _extreme_column(np.minimum.reduceat)
+        ),
+        Aggregate(
+            "max", 1, _greatest, "greatest value, or vector of the n greatest", _extreme_column(np.maximum.reduceat)
+        ),
         Aggregate("rand", 1, _rand, "a random value, or n with repetition"),
         Aggregate("sample", 1, _sample, "a random value, or n distinct ones"),
     )

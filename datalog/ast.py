@@ -17,10 +17,6 @@ At: TypeAlias = tuple[int, int]
 NOWHERE: At = (-1, -1)
 
 
-def _at() -> Any:
-    return field(default=NOWHERE, compare=False, repr=False)
-
-
 # terms ---------------------------------------------------------------------------------------------------------------
 
 
@@ -29,14 +25,14 @@ class Variable:
     """`?x`."""
 
     name: str
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Blank:
     """`_`: matches anything, binds nothing."""
 
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +40,7 @@ class Constant:
     """A value written in the query."""
 
     value: Any
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class SourceArgument:
     """`$x` as an argument of a function such as `get-else`."""
 
     name: str
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class NameArgument:
     """A plain symbol of `:in` as an argument: the raw value passed there."""
 
     name: str
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ class Call:
 
     name: str
     arguments: tuple[Argument, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 Term: TypeAlias = Variable | Blank | Constant
@@ -84,14 +80,14 @@ class BindVariable:
     """`?x`."""
 
     variable: Variable
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class BindBlank:
     """`_`."""
 
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class BindTuple:
     """`[?a ?b]`."""
 
     items: tuple[Binding, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ class BindCollection:
     """`[?a ...]`; a relation `[[?a ?b]]` is a collection of tuples."""
 
     item: Binding
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 Binding: TypeAlias = "BindVariable | BindBlank | BindTuple | BindCollection"
@@ -132,14 +128,14 @@ class InputSource:
     """`$` or `$name` in `:in`: a database, or a collection of tuples."""
 
     name: str
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class InputRules:
     """`%` in `:in`."""
 
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,7 @@ class InputName:
     """A plain symbol in `:in`: a pull pattern, a callable, or a value handed to functions as it is."""
 
     name: str
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +151,7 @@ class InputBinding:
     """A binding form in `:in`."""
 
     binding: Binding
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 Input: TypeAlias = InputSource | InputRules | InputName | InputBinding
@@ -170,7 +166,7 @@ class Pattern:
 
     source: str
     terms: tuple[Term, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +174,7 @@ class Predicate:
     """`[(f ...)]`: keeps the rows for which the call is neither false nor nil."""
 
     call: Call
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +183,7 @@ class Function:
 
     call: Call
     binding: Binding
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +193,7 @@ class RuleCall:
     source: str
     name: str
     arguments: tuple[Term, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +202,7 @@ class Not:
 
     join: tuple[Variable, ...] | None
     clauses: tuple[Clause, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +212,7 @@ class Or:
     required: tuple[Variable, ...]
     join: tuple[Variable, ...] | None
     branches: tuple[tuple[Clause, ...], ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 Clause: TypeAlias = "Pattern | Predicate | Function | RuleCall | Not | Or"
@@ -229,7 +225,7 @@ class Branch:
     required: tuple[Variable, ...]
     head: tuple[Variable, ...]  # the required ones first
     clauses: tuple[Clause, ...]
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +244,7 @@ class FindVariable:
     """`?x` in `:find`."""
 
     variable: Variable
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +252,7 @@ class FindExpression:
     """An aggregate, a call, or a call over aggregates: `(/ (sum ?x) (count ?y))`."""
 
     expression: Call
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +263,7 @@ class FindPull:
     variable: Variable
     pattern: Any  # the raw form: pull_parser reads it against the schema
     input_name: str | None = None
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 FindElement: TypeAlias = FindVariable | FindExpression | FindPull
@@ -280,7 +276,7 @@ class OrderKey:
     column: int | None
     variable: Variable | None
     ascending: bool
-    at: At = _at()
+    at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

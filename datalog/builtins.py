@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -104,7 +105,7 @@ def _less_equal(a: Any, b: Any) -> bool:
 
 def _chain(holds: Callable[[Any, Any], bool]) -> Callable[..., bool]:
     def test(*values: Any) -> bool:
-        return all(holds(a, b) for a, b in zip(values, values[1:], strict=False))
+        return all(holds(a, b) for a, b in pairwise(values))
 
     return test
 
@@ -561,7 +562,9 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("<=", 1, None, _chain(_less_equal), "ascending or equal", _compared(operator.le)),
     Builtin(">=", 1, None, _chain(lambda a, b: _less_equal(b, a)), "descending or equal", _compared(operator.ge)),
     Builtin("compare", 2, 2, compare, "-1, 0 or 1"),
-    Builtin("-differ?", 0, None, lambda *v: v[: len(v) // 2] != v[len(v) // 2 :], "the two halves of the arguments differ"),
+    Builtin(
+        "-differ?", 0, None, lambda *v: v[: len(v) // 2] != v[len(v) // 2 :], "the two halves of the arguments differ"
+    ),
     Builtin("-identical?", 0, None, lambda *v: v[: len(v) // 2] == v[len(v) // 2 :], "the two halves are equal"),
     Builtin("identical?", 2, 2, strict_equal, "the same as ="),
     Builtin("+", 0, None, _fold(_add2, 0), "sum", _arithmetic(operator.add)),
@@ -629,7 +632,9 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("starts-with?", 2, 2, lambda t, p: _text(t).startswith(_text(p)), "starts with"),
     Builtin("ends-with?", 2, 2, lambda t, p: _text(t).endswith(_text(p)), "ends with"),
     Builtin("includes?", 2, 2, lambda t, p: _text(p) in _text(t), "has the part"),
-    Builtin("index-of", 2, 2, lambda t, p: i if (i := _text(t).find(_text(p))) >= 0 else None, "first position, or nil"),
+    Builtin(
+        "index-of", 2, 2, lambda t, p: i if (i := _text(t).find(_text(p))) >= 0 else None, "first position, or nil"
+    ),
     Builtin("split", 2, 3, _split, "parts between matches of a regular expression"),
     Builtin("split-lines", 1, 1, lambda v: Vector(_text(v).splitlines()), "the lines"),
     Builtin("join", 1, 2, _join, "members as one string, with a separator"),

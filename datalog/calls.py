@@ -50,7 +50,7 @@ def truth(run: Run, call: CallTree, relation: Relation) -> Mask:
         return _spread(column.codes != 0, relation.length)
     values, position = distinct_values(run, call, relation)
     held = np.array([v is not None and v is not False for v in values], dtype=np.bool_)
-    return held if position is None else held[position]
+    return held if position is None else np.asarray(held[position])
 
 
 def column_of(run: Run, call: CallTree, relation: Relation) -> Column:
@@ -66,7 +66,7 @@ def column_of(run: Run, call: CallTree, relation: Relation) -> Column:
     try:
         column = encode_column(values, run.codes)
     except DatalogError as error:
-        raise _failed(run, call, None, error) from error
+        raise _failed(call, None, error) from error
     return column if position is None else column.take(position)
 
 
@@ -78,10 +78,10 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
     pure = call.builtin is None or call.builtin.pure
     if not columns:
         if pure:
-            value = _apply(run, call, function, [o[0] for o in operands])  # type: ignore[index]
+            value = _apply(call, function, [o[0] for o in operands])  # type: ignore[index]
             return [value], np.zeros(relation.length, dtype=np.intp)
         fixed = [o[0] for o in operands]  # type: ignore[index]
-        return [_apply(run, call, function, fixed) for _ in range(relation.length)], None
+        return [_apply(call, function, fixed) for _ in range(relation.length)], None
     position = None
     if relation.length > _FEW and pure:
         key = kernels.pack([c.codes for c in columns])
@@ -91,10 +91,8 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
             first[inverse[::-1]] = np.arange(relation.length - 1, -1, -1, dtype=np.intp)
             operands = [o.take(first) if isinstance(o, Column) else o for o in operands]
             position = inverse
-    lists: list[Any] = []
     length = relation.length if position is None else next(o for o in operands if isinstance(o, Column)).codes.size
-    for operand in operands:
-        lists.append(decode_column(operand, run.codes) if isinstance(operand, Column) else [operand[0]] * length)
+    lists = [decode_column(o, run.codes) if isinstance(o, Column) else [o[0]] * length for o in operands]
     results: list[Any] = []
     for i, arguments in enumerate(zip(*lists, strict=True)):
         if not i % _CHECK_EVERY:
@@ -104,7 +102,7 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
         except DatalogError:
             raise
         except Exception as error:
-            raise _failed(run, call, arguments, error) from error
+            raise _failed(call, arguments, error) from error
     return results, position
 
 
@@ -118,21 +116,20 @@ def scalar(run: Run, call: CallTree, values: dict[str, Any]) -> Any:
             arguments.append(scalar(run, argument, values))
         else:
             arguments.append(run.raw(argument))
-    return _apply(run, call, run.function(call), arguments)
+    return _apply(call, run.function(call), arguments)
 
 
-def _apply(run: Run, call: CallTree, function: Callable[..., Any], arguments: list[Any]) -> Any:
+def _apply(call: CallTree, function: Callable[..., Any], arguments: list[Any]) -> Any:
     try:
         return function(*arguments)
     except DatalogError:
         raise
     except Exception as error:
-        raise _failed(run, call, tuple(arguments), error) from error
+        raise _failed(call, tuple(arguments), error) from error
 
 
-def _failed(run: Run, call: CallTree, arguments: tuple[Any, ...] | None, error: Exception) -> Exception:
+def _failed(call: CallTree, arguments: tuple[Any, ...] | None, error: Exception) -> Exception:
     """The error for a function that failed, with the clause and the arguments shown."""
-    del run
     shown = "" if arguments is None else f" for {' '.join(show(a) for a in arguments)}"
     reason = getattr(error, "message", None) or str(error) or type(error).__name__
     what = "query/bad-value" if isinstance(error, DatalogError) else "query/function-failed"
@@ -239,7 +236,7 @@ def _constant_attribute(run: Run, call: CallTree, position: int) -> Any:
     return view, view.snapshot.schema.find(str(run.value_of(given)))
 
 
-def _entities(run: Run, call: CallTree, relation: Relation) -> Column | None:
+def _entities(call: CallTree, relation: Relation) -> Column | None:
     """The entity column of a source function, when it is a column of longs."""
     given = call.arguments[1]
     column = relation.columns[given.name] if isinstance(given, Var) else None
@@ -247,7 +244,7 @@ def _entities(run: Run, call: CallTree, relation: Relation) -> Column | None:
 
 
 def _missing(run: Run, call: CallTree, relation: Relation) -> Mask | None:
-    found, column = _constant_attribute(run, call, 2), _entities(run, call, relation)
+    found, column = _constant_attribute(run, call, 2), _entities(call, relation)
     if found is None or column is None:
         return None
     view, attribute = found
@@ -260,7 +257,7 @@ def _missing(run: Run, call: CallTree, relation: Relation) -> Mask | None:
 
 
 def _get_else(run: Run, call: CallTree, relation: Relation) -> Column | None:
-    found, column = _constant_attribute(run, call, 2), _entities(run, call, relation)
+    found, column = _constant_attribute(run, call, 2), _entities(call, relation)
     default = call.arguments[3]
     if found is None or column is None or not isinstance(default, Const | Param):
         return None

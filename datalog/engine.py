@@ -320,8 +320,9 @@ def _input(run: Run, node: Input) -> Relation:
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
         if name in run.plan.entities:
-            values = [run.entity_value(name, v) for v in values]  # noqa: PLW2901 - the same column, resolved
-        columns[name] = encode_column(values, run.codes)
+            columns[name] = encode_column([run.entity_value(name, v) for v in values], run.codes)
+        else:
+            columns[name] = encode_column(values, run.codes)
     return Relation({n: columns[n] for n in node.variables}, len(rows), None).distinct()
 
 
@@ -362,11 +363,11 @@ def _tuples(run: Run, node: Tuples) -> Relation:
 def _equals(run: Run, column: Column, kind: Kind, code: int) -> NDArray[np.bool_]:
     """Which values of a column equal a constant."""
     if column.kind is kind:
-        return column.codes == code
+        return kernels.equal(column.codes, np.int64(code))
     if column.kind is not Kind.INTERNED:
         return np.zeros(column.codes.size, dtype=np.bool_)
     wanted = int(run.codes.to_interned(kind, np.array([code], dtype=np.int64))[0])
-    return column.codes == wanted
+    return kernels.equal(column.codes, np.int64(wanted))
 
 
 def _join(run: Run, node: Join) -> Relation:

@@ -57,8 +57,8 @@ class Entity(Mapping[str, Any]):
             if current.eid in seen:
                 continue
             seen.add(current.eid)
-            current._load()
-            for ident, value in current._cache.items():
+            for ident in current:
+                value = current[ident]
                 attribute = self._db.snapshot.schema.find(ident)
                 if attribute is not None and attribute.component:
                     pending.extend(value if attribute.many else [value])

@@ -296,4 +296,3 @@ def _shaped(run: Run, columns: list[Made], length: int) -> Any:
         return tuple(_listed(run, c)[0] for c in columns) if length else None
     made = [ResultColumn(c, run.codes) if isinstance(c, Column) else ResultColumn(None, None, c) for c in columns]
     return Result(tuple(o.name for o in plan.outputs), made, length, ordered=bool(plan.order))
-

@@ -1,4 +1,4 @@
-"""Fixpoint: the semi-naive loop over recursive rules. Takes the evaluator of bodies as an argument, knows no plan nodes but its own.
+"""Fixpoint: the semi-naive loop over recursive rules. Takes the evaluator of bodies as an argument.
 
 Place on the path: the engine calls `run_fixpoint` for a `plan.Fixpoint`; bodies reach back through `plan.Derived`.
 
@@ -100,7 +100,7 @@ class KeySet:
         total = 1
         for span in spans:
             total *= span
-        if total > _LONGEST_KEY:
+        if total >= _LONGEST_KEY:
             if self._names is None:
                 self._names = [(EMPTY, EMPTY) for _ in range(self.width)]
                 self._lows, self._spans = [], []

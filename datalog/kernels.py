@@ -14,6 +14,7 @@ because int64 differences overflow.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,7 @@ def pack_together(sides: Sequence[Sequence[Codes]]) -> list[Codes]:
     total = 1
     for span in spans:
         total *= span
-    if total > 2**63:
+    if total >= 2**63:
         return _pack_ranks(sides)
     packed = []
     for side in sides:
@@ -77,7 +78,7 @@ def _pack_ranks(sides: Sequence[Sequence[Codes]]) -> list[Codes]:
     for i in range(1, len(sides[0])):
         column, count = ranks(np.concatenate([side[i] for side in sides]))
         key, _ = ranks(key * count + column)
-    return [key[a:b] for a, b in zip(lengths[:-1], lengths[1:], strict=True)]
+    return [key[a:b] for a, b in pairwise(lengths)]
 
 
 def ranks(codes: Codes) -> tuple[Codes, int]:
@@ -226,9 +227,7 @@ def _join_small(left: Codes, right: Codes) -> tuple[Rows, Rows]:
     return np.array(lefts, dtype=np.intp), np.array(rights, dtype=np.intp)
 
 
-def _join_dense(
-    left: Codes, right: Codes, low: int, span: int, charge: Callable[[int], None]
-) -> tuple[Rows, Rows]:
+def _join_dense(left: Codes, right: Codes, low: int, span: int, charge: Callable[[int], None]) -> tuple[Rows, Rows]:
     """The join by a table over the range of the right codes."""
     offset = right - low
     high = low + span - 1
@@ -276,9 +275,7 @@ def search(keys: Codes, probe: Codes) -> tuple[Rows, Rows]:
     return start, np.searchsorted(keys, probe, side="right") - start
 
 
-def expand(
-    start: Rows, count: Rows, order: Rows | None, charge: Callable[[int], None]
-) -> tuple[Rows, Rows]:
+def expand(start: Rows, count: Rows, order: Rows | None, charge: Callable[[int], None]) -> tuple[Rows, Rows]:
     """Pairs (probe row, build row) of runs; `order` maps positions of the sorted build side back to its rows."""
     total = int(count.sum())
     charge(total)
@@ -292,12 +289,18 @@ def expand(
     return lefts, rights if order is None else order[rights]
 
 
+def equal(left: Codes, right: Codes | np.int64) -> Mask:
+    """Where codes are equal, bool (n,)."""
+    mask: Mask = left == right
+    return mask
+
+
 def member(left: Codes, right: Codes) -> Mask:
     """Which left codes occur among the right ones, bool (n,)."""
     if not left.size or not right.size:
         return np.zeros(left.size, dtype=np.bool_)
     if right.size == 1:
-        return left == right[0]
+        return equal(left, right[0])
     low = int(right.min())
     span = int(right.max()) - low + 1
     if span <= max(_DENSE_FACTOR * right.size, 4 * left.size):
@@ -317,7 +320,7 @@ def member_sorted(left: Codes, keys: Codes) -> Mask:
     """The same for sorted, non-empty `keys`."""
     at = np.searchsorted(keys, left)
     at[at == keys.size] = 0
-    return keys[at] == left
+    return equal(keys[at], left)
 
 
 def product(left_size: int, right_size: int, charge: Callable[[int], None] = nothing) -> tuple[Rows, Rows]:

@@ -1,4 +1,4 @@
-"""Lowering: clauses -> atoms, the units that the planner orders. Names become aids, constants are checked against their attribute.
+"""Lowering: clauses -> atoms, the units that the planner orders. Names become aids, constants are checked.
 
 Place on the path: takes ast clauses and the schema of each source, gives `Atom`s: what each needs bound and what it can
 bind. Everything that a query can get wrong without looking at the data is found here, with its place: unknown attributes and
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from datalog.ast import (
     Blank,
     Call,
-    Constant,
     Function,
     NameArgument,
     Not,
@@ -98,7 +97,7 @@ class Lowering:
     def fresh(self, name: str) -> str:
         """A variable name that no query can write."""
         self._fresh += 1
-        return f"{name.split('~')[0]}~{self._fresh}"
+        return f"{name.split('~', maxsplit=1)[0]}~{self._fresh}"
 
     # terms ----------------------------------------------------------------------------------------------------------
 
@@ -122,7 +121,11 @@ class Lowering:
             least, most = builtin.least, builtin.most
             takes = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
             raise query_error(
-                "query/arity", f"{name} takes {takes} arguments, not {count}.", text, call.at, hint=f"{name}: {builtin.doc}"
+                "query/arity",
+                f"{name} takes {takes} arguments, not {count}.",
+                text,
+                call.at,
+                hint=f"{name}: {builtin.doc}",
             )
         if builtin.source and not isinstance(arguments[0], Source):
             raise query_error(
@@ -239,7 +242,8 @@ class Lowering:
                 "query/syntax", "A pattern over a database has at most five terms.", text, clause.terms[5].at,
                 expected="[?e ?a ?v ?tx ?added]",
             )  # fmt: skip
-        entity, attribute, value, tx, added = (*terms, *([None] * (5 - len(terms))))
+        filled: list[Any] = terms + [None] * (5 - len(terms))
+        entity, attribute, value, tx, added = filled
         at = [t.at for t in clause.terms] + [clause.at] * 5
         found = None
         aid: Any = attribute
@@ -283,7 +287,11 @@ class Lowering:
         schema = self.sources[source].snapshot.schema
         if not isinstance(ident, Keyword | str) or (isinstance(ident, str) and not ident.startswith(":")):
             raise query_error(
-                "query/wrong-type", f"{show(ident)} is no attribute.", text, at, expected="a keyword such as :person/name"
+                "query/wrong-type",
+                f"{show(ident)} is no attribute.",
+                text,
+                at,
+                expected="a keyword such as :person/name",
             )
         found = schema.find(str(ident))
         if found is None and schema.has_declared:
@@ -307,7 +315,7 @@ class Lowering:
                 f"{show(value)} cannot stand for an entity.",
                 text,
                 at,
-                expected="an entity id, an ident such as :status/open, or a lookup ref such as [:person/email \"x\"]",
+                expected='an entity id, an ident such as :status/open, or a lookup ref such as [:person/email "x"]',
             )
 
     def constant(self, attribute: Any, value: Any, text: str, at: At) -> Any:

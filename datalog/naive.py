@@ -6,9 +6,9 @@ every tuple by the one `unify`. It shares with the engine only the scalar forms 
 
 It is slow, and says "unsupported" rather than guess: pull expressions are the engine's alone.
 
-How a conjunction is solved: patterns, functions and predicates whose variables are known, as they are written; then `or` and rules;
-`not` last. How rules are solved: a table for each call with its known arguments, all tables computed again and again until
-none grows. A `not` gets tables of its own, complete before it is believed.
+How a conjunction is solved: patterns, functions and predicates whose variables are known, as they are written; then `or`
+and rules; `not` last. How rules are solved: a table for each call with its known arguments, all tables computed again and
+again until none grows. A `not` gets tables of its own, complete before it is believed.
 """
 
 from __future__ import annotations
@@ -99,12 +99,15 @@ class _Facts:
             self.tuples = self._rows(e.tolist(), a.tolist(), v.tolist(), tx.tolist())
 
     def _rows(self, e: list[int], a: list[int], v: list[int], tx: list[int]) -> list[Row]:
+        assert self.snapshot is not None
         codes = self.snapshot.codes()
         rows: list[Row] = []
         for eid, aid, code, tx_eid in zip(e, a, v, tx, strict=True):
             attribute = self.snapshot.schema.by_aid(aid)
             one = np.array([code], dtype=np.int64)
-            value = codes.decode_many(one)[0] if attribute.kind is Kind.INTERNED else decode_inline(attribute.kind, one)[0]
+            value = (
+                codes.decode_many(one)[0] if attribute.kind is Kind.INTERNED else decode_inline(attribute.kind, one)[0]
+            )
             rows.append((eid, attribute.keyword, value, tx_eid, True))
         return rows
 
@@ -184,7 +187,9 @@ class _Evaluator:
     @staticmethod
     def plain(value: Any) -> Any:
         """An input in the types of the model, but lazily made collections as they are."""
-        if isinstance(value, str | bytes | Map | dict | set | frozenset | list | tuple) or not hasattr(value, "__iter__"):
+        if isinstance(value, str | bytes | Map | dict | set | frozenset | list | tuple) or not hasattr(
+            value, "__iter__"
+        ):
             return canonical(value)
         return Vector(canonical(v) for v in value) if hasattr(value, "__next__") or hasattr(value, "__len__") else value
 
@@ -322,18 +327,18 @@ class _Evaluator:
         if word in ("or", "or-join"):
             visible = self.visible(clause)
             branches = items[1:] if word == "or-join" else items
-            required = set()
+            required: set[str] = set()
             if word == "or-join" and items[0] and isinstance(items[0][0], Vector):
                 required = {str(v) for v in items[0][0]}
             return required.union(*(self.unbindable(visible, self.flat(b), source, required) for b in branches))
         if word in ("not", "not-join"):
             return set()
         found: set[str] = set()
-        for names, required, body in self.rules.get(word, ()):
+        for names, count, body in self.rules.get(word, ()):
             clauses = [c for b in body for c in self.flat(b)]
-            needed = self.unbindable(set(names), clauses, source, set(names[:required]))
+            needed = self.unbindable(set(names), clauses, source, set(names[:count]))
             for i, (name, argument) in enumerate(zip(names, items, strict=True)):
-                if (i < required or name in needed) and _is_variable(argument):
+                if (i < count or name in needed) and _is_variable(argument):
                     found.add(str(argument))
         return found
 
@@ -393,8 +398,8 @@ class _Evaluator:
             names = _variables(items[0])
             found = []
             for branch in items[1:]:
-                for e in self.solve([branch], [_only(env, items[0])], source):
-                    found.append({**env, **{n: v for n, v in e.items() if n in names}})
+                solved = self.solve([branch], [_only(env, items[0])], source)
+                found += [{**env, **{n: v for n, v in e.items() if n in names}} for e in solved]
             return found
         return self.rule(word, items, env, source)
 
@@ -564,8 +569,11 @@ class _Evaluator:
         name = _head(form)
         if not name:
             return False
-        return name == "aggregate" or name in self.named or find_aggregate(name) is not None or any(
-            map(self.is_aggregate, form[1:])
+        return (
+            name == "aggregate"
+            or name in self.named
+            or find_aggregate(name) is not None
+            or any(map(self.is_aggregate, form[1:]))
         )
 
     def aggregated(self, elements: list[Any], having: list[Any], envs: list[Env]) -> list[tuple[Env, Row]]:
@@ -597,7 +605,7 @@ class _Evaluator:
             *parameters, last = arguments
             values = [self.value(last, e) for e in group]
             aggregate = find_aggregate(name)
-            function = self.named[name] if name in self.named else aggregate.scalar if aggregate else None
+            function = self.named.get(name, aggregate.scalar if aggregate else None)
             assert function is not None
             try:
                 return function(*(self.value(p, group[0]) for p in parameters), values)
@@ -648,8 +656,8 @@ class _Evaluator:
         if shape == "tuple":
             return rows[0] if rows else None
         columns = [ResultColumn(None, None, [r[i] for r in rows]) for i in range(len(elements))]
-        names = tuple(str(e).removeprefix("?") if isinstance(e, Symbol) else show(e) for e in elements)
-        return Result(names, columns, len(rows), ordered="order-by" in self.sections)
+        heads = tuple(str(e).removeprefix("?") if isinstance(e, Symbol) else show(e) for e in elements)
+        return Result(heads, columns, len(rows), ordered="order-by" in self.sections)
 
 
 _UNKNOWN = object()

@@ -488,9 +488,9 @@ class _QueryParser:
             self.fail(node, "A clause in parentheses starts with a name.", "(rule ?x), (not ...) or (or ...)")
         head = str(items[0].value)
         at = (node.start, node.end)
-        if head == "not" or head == "not-join":
+        if head in ("not", "not-join"):
             return self.negation(node, items, source, joined=head == "not-join")
-        if head == "or" or head == "or-join":
+        if head in ("or", "or-join"):
             return self.disjunction(node, items, source, joined=head == "or-join")
         if head == "and":
             self.fail(node, "and takes no source: give one to each clause in it.", "(and clause ...)")
@@ -578,7 +578,10 @@ class _QueryParser:
                 pending.extend(inner.items)
                 if isinstance(inner.value, Symbol) and str(inner.value).startswith("?"):
                     self.fail(
-                        inner, f"{inner.value} stands inside a value.", "a constant", "build values with [(tuple ...) ?t]"
+                        inner,
+                        f"{inner.value} stands inside a value.",
+                        "a constant",
+                        "build values with [(tuple ...) ?t]",
                     )
         return node.value
 

@@ -22,7 +22,6 @@ recursive call passes the free arguments on unchanged (tail recursion), the bind
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from datalog.aggregates import find_aggregate
@@ -58,7 +57,6 @@ from datalog.plan import (
     Fixpoint,
     Input,
     Join,
-    Name,
     Order,
     Output,
     Param,
@@ -67,7 +65,6 @@ from datalog.plan import (
     RulePlan,
     Scan,
     Shared,
-    Tuples,
     Union,
     Unit,
     Var,
@@ -89,9 +86,7 @@ _MOST_INLINED = 400  # uses of rules in one plan; beyond it a rule is evaluated 
 _SEED_SHARE = 0.05  # of the base rows: up to so many bindings restrict a recursive rule
 
 
-def plan(
-    query: Query, sources: Mapping[str, SourceInfo], rules: RuleSet | None, input_rows: Mapping[int, int]
-) -> Plan:
+def plan(query: Query, sources: Mapping[str, SourceInfo], rules: RuleSet | None, input_rows: Mapping[int, int]) -> Plan:
     """The plan of a query against sources; `input_rows` gives the sizes of collection and relation inputs.
 
     Raises:
@@ -168,9 +163,7 @@ class Planner:
         """A variable in function position must be an input: a callable cannot come from the data."""
         for atom in atoms:
             if atom.call is not None and atom.call.name.startswith("?") and atom.call.callable_input is None:
-                raise query_error(
-                    "query/unknown-function", f"{atom.call.name} is no scalar input.", atom.text, atom.at
-                )
+                raise query_error("query/unknown-function", f"{atom.call.name} is no scalar input.", atom.text, atom.at)
 
     def found_variables(self) -> list[str]:
         """The variables of :find, :with, :having and :order-by, once each."""
@@ -242,7 +235,9 @@ class Planner:
             )
             return CallTree(call.name, function, None, arguments, call.at, text)
         if not call.arguments:
-            raise query_error("query/arity", f"{call.name} needs a variable.", text, call.at, expected=f"({call.name} ?x)")
+            raise query_error(
+                "query/arity", f"{call.name} needs a variable.", text, call.at, expected=f"({call.name} ?x)"
+            )
         *parameters, last = call.arguments
         if aggregate is not None and len(parameters) > aggregate.parameters:
             takes = f"{aggregate.parameters + 1} arguments at most" if aggregate.parameters else "one argument"
@@ -253,7 +248,12 @@ class Planner:
         if isinstance(last, NameArgument):
             raise query_error("query/syntax", f"{call.name} takes a variable.", text, call.at)
         return AggregateTree(
-            call.name, aggregate, call.name if custom else None, tuple(inner), self.lowering.argument(last, text), call.at
+            call.name,
+            aggregate,
+            call.name if custom else None,
+            tuple(inner),
+            self.lowering.argument(last, text),
+            call.at,
         )
 
     def function_or_fail(self, call: Call) -> Any:
@@ -364,7 +364,7 @@ class Planner:
 
     def push_ranges(self, atoms: list[Atom]) -> list[Atom]:
         """Comparisons of a scanned value with a constant become a range of that scan."""
-        for i, atom in enumerate(atoms):
+        for atom in atoms:
             node = atom.node
             if not isinstance(node, Scan) or not isinstance(node.value, Var) or not isinstance(node.attribute, int):
                 continue
@@ -402,6 +402,7 @@ class Planner:
                 raise unbound_error(missing, sorted(given), atom)
 
     def settle_not(self, atom: Atom, given: frozenset[str]) -> None:
+        """What a `not` shares with its surroundings must be bound there before it runs."""
         mentioned = {v.name for c in atom.body[0] for v in clause_variables(c)} if atom.join is None else set(atom.join)
         if atom.join is None:
             atom.needs = atom.needs & given
@@ -411,14 +412,16 @@ class Planner:
                 f"No variable of this not is bound outside of it: {names(sorted(mentioned))}.",
                 atom.text,
                 atom.at,
-                hint=did_you_mean(sorted(mentioned)[0], given) or "use a variable that another clause binds",
+                hint=did_you_mean(min(mentioned), given) or "use a variable that another clause binds",
             )
 
     def or_needs(self, atom: Atom) -> frozenset[str]:
         """The visible variables that some branch cannot bind, or reads before anything in it binds them."""
         needs: set[str] = set()
         for clauses in atom.body:
-            inner = self.expand_rules(self.lowering.atoms(clauses, atom.text), State(distinct=dict.fromkeys(atom.gives, 1.0)))
+            inner = self.expand_rules(
+                self.lowering.atoms(clauses, atom.text), State(distinct=dict.fromkeys(atom.gives, 1.0))
+            )
             given = frozenset().union(*(a.gives for a in inner))
             read = frozenset().union(*(a.needs for a in inner if a.kind in ("filter", "extend", "or")))
             needs |= (atom.gives - given) | ((read - given) & atom.gives)
@@ -430,9 +433,10 @@ class Planner:
         assert call is not None
         assert self.rules is not None
         positions = self.needed_positions(call.name)
-        return frozenset(
-            t.name for i, t in enumerate(call.arguments) if i in positions and isinstance(t, Variable)
-        ) - self.params
+        return (
+            frozenset(t.name for i, t in enumerate(call.arguments) if i in positions and isinstance(t, Variable))
+            - self.params
+        )
 
     def needed_positions(self, name: str) -> frozenset[int]:
         """The argument positions of a recursive rule that its own clauses cannot bind."""
@@ -464,7 +468,8 @@ class Planner:
         if len(firsts) > _MOST_STARTS:
             firsts = sorted(firsts, key=lambda a: self.estimate(a, start)[1])[:_MOST_STARTS]
         best: tuple[float, list[Atom]] | None = None
-        for first in firsts or [None]:
+        choices: list[Atom | None] = [*firsts] or [None]
+        for first in choices:
             cost, order = self.greedy(atoms, start, first)
             if best is None or cost < best[0]:
                 best = cost, order
@@ -571,7 +576,9 @@ class Planner:
             state = self.step(state, atom, needed)
         if start is state and set(state.distinct) - keep:
             variables = tuple(v for v in state.node.variables if v in keep)
-            state = State(Project(variables, state.rows, state.node, distinct=False), state.rows, state.distinct, state.volatile)
+            state = State(
+                Project(variables, state.rows, state.node, distinct=False), state.rows, state.distinct, state.volatile
+            )
         return state
 
     def step(self, state: State, atom: Atom, needed: frozenset[str]) -> State:
@@ -582,7 +589,9 @@ class Planner:
         if atom.kind == "filter":
             assert atom.call is not None
             variables = _kept(state.node.variables, needed)
-            return State(Filter(variables, rows, state.node, atom.call), rows, _only(distinct, variables), state.volatile)
+            return State(
+                Filter(variables, rows, state.node, atom.call), rows, _only(distinct, variables), state.volatile
+            )
         if atom.kind == "extend":
             return self.extend(state, atom, needed, rows, distinct)
         if atom.kind == "not":
@@ -594,6 +603,7 @@ class Planner:
     def join_leaf(
         self, state: State, atom: Atom, needed: frozenset[str], rows: float, distinct: dict[str, float]
     ) -> State:
+        """The state joined with a scan, an input or a predicate of the fixpoint."""
         bound = state.node.variables
         leaf = atom.node
         kept = tuple(v for v in leaf.variables if v in needed or v in bound)
@@ -607,6 +617,7 @@ class Planner:
     def extend(
         self, state: State, atom: Atom, needed: frozenset[str], rows: float, distinct: dict[str, float]
     ) -> State:
+        """The state with the result of a function bound."""
         assert atom.binding is not None
         assert atom.call is not None
         taken = {*state.node.variables, *self.params}
@@ -642,6 +653,7 @@ class Planner:
     def negate(
         self, state: State, atom: Atom, needed: frozenset[str], rows: float, distinct: dict[str, float]
     ) -> State:
+        """The state without the rows for which the body of a `not` has an answer."""
         on = tuple(v for v in state.node.variables if v in atom.needs)
         inner = self.expand_rules(self.lowering.atoms(atom.body[0], atom.text), State(distinct=dict.fromkeys(on, 1.0)))
         inner = self.push_ranges(inner)
@@ -700,6 +712,7 @@ class Planner:
     def disjoin(
         self, state: State, atom: Atom, needed: frozenset[str], rows: float, distinct: dict[str, float]
     ) -> State:
+        """The state joined with the union of the branches of an `or`."""
         visible = tuple(sorted(atom.seen))
         on = tuple(v for v in state.node.variables if v in atom.seen)
         branches = [self.lowering.atoms(clauses, atom.text) for clauses in atom.body]
@@ -717,6 +730,7 @@ class Planner:
     def join_node(
         self, state: State, node: Node, needed: frozenset[str], rows: float, distinct: dict[str, float]
     ) -> State:
+        """The state joined with a finished node."""
         bound = state.node.variables
         if isinstance(state.node, Unit):
             return State(node, rows, _only(distinct, node.variables), state.volatile)
@@ -751,7 +765,7 @@ class Planner:
                 state = self.share(state)
             seed = self.seed(state, on)
         program = Program(self, atom, pattern)
-        node = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
+        node: Node = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
         if seed is None and not state.volatile and program.volatile is False:
             self.keys += 1
             node = Shared(node.variables, node.rows, node, self.keys)
@@ -874,8 +888,7 @@ class Program:
         must = planner.needed_positions(call.name)
         pattern = "".join(
             "b"
-            if (everything or i in must)
-            and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
+            if (everything or i in must) and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
             else "f"
             for i, t in enumerate(terms)
         )

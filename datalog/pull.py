@@ -40,7 +40,8 @@ def pull(snapshot: Any, pattern: Any, eid: Any) -> dict[Any, Any] | None:
     Raises:
         PullError: `pull/syntax`, `pull/unknown-attribute`.
     """
-    return pull_many(snapshot, pattern, [eid])[0]
+    found: dict[Any, Any] | None = pull_many(snapshot, pattern, [eid])[0]
+    return found
 
 
 def pull_many(snapshot: Any, pattern: Any, eids: Iterable[Any]) -> list[Any]:
@@ -63,7 +64,9 @@ def _resolved(snapshot: Any, ref: Any) -> int | None:
     if isinstance(ref, np.integer):
         return int(ref)
     if ref is None or isinstance(ref, bool | float):
-        raise PullError("pull/entity", f"{show(ref)} does not refer to an entity.", expected="an eid, ident or lookup ref")
+        raise PullError(
+            "pull/entity", f"{show(ref)} does not refer to an entity.", expected="an eid, ident or lookup ref"
+        )
     found = snapshot.entid(ref)
     return None if found is None else int(found)
 
@@ -226,7 +229,9 @@ class _Puller:
             try:
                 value = spec.xform(value)
             except Exception as error:
-                raise PullError("pull/xform", f"The :xform of {spec.ident} failed for {show(value)}: {error}.") from error
+                raise PullError(
+                    "pull/xform", f"The :xform of {spec.ident} failed for {show(value)}: {error}."
+                ) from error
         node.held[spec.key] = value
 
     def finished(self, node: _Node, pattern: PullPattern) -> dict[Any, Any] | None:
@@ -247,5 +252,3 @@ def _grouped(keys: list[int], codes: list[int], limit: int | None) -> dict[int, 
         elif limit is None or len(group) < limit:
             group.append(code)
     return found
-
-

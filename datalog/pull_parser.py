@@ -121,7 +121,9 @@ class _PatternParser:
     def nested(self, key: Node, value: Node) -> PullAttribute:
         spec = self.spec(key)
         if spec.attribute is not None and not spec.attribute.is_ref:
-            self.fail(key, f"{spec.ident} is no reference, so nothing can be pulled through it.", "a :db.type/ref attribute")
+            self.fail(
+                key, f"{spec.ident} is no reference, so nothing can be pulled through it.", "a :db.type/ref attribute"
+            )
         if _text_of(value.value) == "...":
             return replace(spec, depth=ENDLESS)
         if type(value.value) is int:
@@ -163,7 +165,12 @@ class _PatternParser:
             elif name == ":xform":
                 spec = replace(spec, xform=self.callable(value))
             else:
-                self.fail(key, f"There is no option {show(key.value)}.", ", ".join(_OPTIONS), did_you_mean(str(name), _OPTIONS))
+                self.fail(
+                    key,
+                    f"There is no option {show(key.value)}.",
+                    ", ".join(_OPTIONS),
+                    did_you_mean(str(name), _OPTIONS),
+                )
         return spec
 
     def callable(self, node: Node) -> Callable[..., Any]:
@@ -192,24 +199,26 @@ class _PatternParser:
             forward = f"{ns}/{name[1:]}" if ns else f":{name[2:]}"
             found = self.schema.find(forward)
             if found is not None and not found.is_ref and found.type is not None:
-                self.fail(node, f"{forward} is no reference, so nothing points back through it.", "a :db.type/ref attribute")
+                self.fail(
+                    node, f"{forward} is no reference, so nothing points back through it.", "a :db.type/ref attribute"
+                )
             if found is not None or not self.schema.has_declared:
                 return PullAttribute(forward, found, reverse=True, key=text)
         elif not self.schema.has_declared:
             return PullAttribute(text, None, reverse=False, key=text)
-        self.fail(
-            node,
-            f"There is no attribute {text}.",
-            None,
-            did_you_mean(text, self.schema.idents()) or "declare it in the schema, or correct its name",
-            code="pull/unknown-attribute",
-        )
+        hint = did_you_mean(text, self.schema.idents()) or "declare it in the schema, or correct its name"
+        return self.fail(node, f"There is no attribute {text}.", None, hint, code="pull/unknown-attribute")
 
     def fail(
         self, node: Node, message: str, expected: str | None = None, hint: str | None = None, code: str = "pull/syntax"
     ) -> NoReturn:
         raise PullError(
-            code, message, expected=expected, hint=hint, span=span_of(self.text, (node.start, node.end)), source=self.text
+            code,
+            message,
+            expected=expected,
+            hint=hint,
+            span=span_of(self.text, (node.start, node.end)),
+            source=self.text,
         )
 
 

@@ -238,7 +238,7 @@ def _rule_set(rules: Any) -> RuleSet:
 
 
 def _magnitude(value: Any) -> int:
-    return int(len(value)).bit_length() if hasattr(value, "__len__") else 4
+    return len(value).bit_length() if hasattr(value, "__len__") else 4
 
 
 def _still_fits(kept: _Kept, snapshots: list[Any]) -> bool:

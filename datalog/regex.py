@@ -1,9 +1,8 @@
-"""Regular expressions that cannot backtrack for ever: a pattern becomes a small automaton, a search takes time
-proportional to the text times the pattern, whatever either says.
+r"""Regular expressions that cannot backtrack for ever: time grows with the text times the pattern, whatever either says.
 
-Syntax: literals, `.`, classes `[a-z^]`, `\\d \\w \\s \\D \\W \\S \\b \\B`, groups `( )`, `(?: )`, `(?P<n> )`, alternatives `|`, `* + ? {m,n}` and
-their lazy forms, anchors `^ $ \\A \\Z`, and the flags `(?i)`, `(?s)`, `(?m)` at the start. Back references and look-around cannot be had in linear time and
-are refused. Python's parser of patterns is used, never its matcher.
+Syntax: literals, `.`, classes `[a-z^]`, `\d \w \s \D \W \S \b \B`, groups `( )`, `(?: )`, `(?P<n> )`, alternatives `|`,
+`* + ? {m,n}` and their lazy forms, anchors `^ $ \A \Z`, and the flags `(?i)`, `(?s)`, `(?m)` at the start. Back references
+and look-around cannot be had in linear time and are refused. Python's parser of patterns is used, never its matcher.
 
 The matcher is Pike's: all alternatives advance together, one character at a time, each with its own groups; the first in
 priority wins (R. Cox, "Regular Expression Matching: the Virtual Machine Approach").
@@ -16,11 +15,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 try:
-    from re import _constants as constants  # type: ignore[attr-defined]
-    from re import _parser as sre_parser  # type: ignore[attr-defined]
+    from re import _constants as constants
+    from re import _parser as sre_parser
 except ImportError:  # pragma: no cover - the names before Python 3.11
-    import sre_constants as constants  # type: ignore[no-redef]
-    import sre_parse as sre_parser  # type: ignore[no-redef]
+    import sre_constants as constants
+    import sre_parse as sre_parser
 
 import re
 
@@ -144,8 +143,10 @@ class _Compiler:
 
     def interval(self, low: int, high: int) -> Callable[[str], bool]:
         if self.ignore_case:
-            return lambda c: low <= ord(c) <= high or low <= ord(c.lower()) <= high or (
-                len(c.upper()) == 1 and low <= ord(c.upper()) <= high
+            return lambda c: (
+                low <= ord(c) <= high
+                or low <= ord(c.lower()) <= high
+                or (len(c.upper()) == 1 and low <= ord(c.upper()) <= high)
             )
         return lambda c: low <= ord(c) <= high
 
@@ -308,9 +309,7 @@ def _follow(
 
 
 def _texts(text: str, places: tuple[int, ...]) -> tuple[str | None, ...]:
-    return tuple(
-        text[a:b] if a >= 0 and b >= 0 else None for a, b in zip(places[::2], places[1::2], strict=True)
-    )
+    return tuple(text[a:b] if a >= 0 and b >= 0 else None for a, b in zip(places[::2], places[1::2], strict=True))
 
 
 def find(regex: Regex, text: str) -> tuple[str | None, ...] | None:

@@ -8,7 +8,8 @@ DuckDB and pyarrow through the Arrow PyCapsule interface.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -106,9 +107,11 @@ class Result(Sequence[tuple[Any, ...]]):
     """
 
     __slots__ = ("_columns", "_length", "_ordered", "_rows", "columns")
-    __hash__ = None  # type: ignore[assignment] - it equals lists and sets
+    __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, names: tuple[str, ...], columns: list[ResultColumn], length: int, *, ordered: bool = False) -> None:
+    def __init__(
+        self, names: tuple[str, ...], columns: list[ResultColumn], length: int, *, ordered: bool = False
+    ) -> None:
         self.columns = names
         self._columns = columns
         self._length = length
@@ -138,7 +141,7 @@ class Result(Sequence[tuple[Any, ...]]):
         return any(_strict(r) == wanted for r in self._all())
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Set):
+        if isinstance(other, AbstractSet):
             mine = {_strict(r) for r in self._all()}
             return len(mine) == len(other) and mine == {_strict(r) for r in other}
         if not isinstance(other, Result | list | tuple):

@@ -39,7 +39,7 @@ from datalog.errors import did_you_mean, names, query_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from datalog.ast import Argument, Binding, Clause
+    from datalog.ast import Argument, Binding, Clause, Term
 
 Mapping: TypeAlias = "dict[str, Variable | Constant]"
 
@@ -79,7 +79,9 @@ class Renaming:
         if isinstance(clause, Function):
             return replace(clause, call=self.call(clause.call), binding=self.binding(clause.binding))
         if isinstance(clause, Not):
-            return replace(clause, join=self.joined(clause.join), clauses=self.inner(clause.join).clauses(clause.clauses))
+            return replace(
+                clause, join=self.joined(clause.join), clauses=self.inner(clause.join).clauses(clause.clauses)
+            )
         inner = self.inner(clause.join)
         return replace(
             clause,
@@ -112,7 +114,7 @@ class Renaming:
             found = self.mapping[variable.name] = Variable(self.fresh(variable.name), variable.at)
         return replace(found, at=variable.at) if isinstance(found, Variable) else found
 
-    def term(self, term: object) -> object:
+    def term(self, term: Term) -> Term:
         """What stands for a term of a pattern."""
         return self.variable(term) if isinstance(term, Variable) else term
 
@@ -201,7 +203,9 @@ class RuleSet:
         self._check_heads()
         for name, branches in rules.branches.items():
             self._check_negation(name, branches)
-        self.recursive = {n for n in calls if n in calls[n] or sum(c == self.component[n] for c in self.component.values()) > 1}
+        self.recursive = {
+            n for n in calls if n in calls[n] or sum(c == self.component[n] for c in self.component.values()) > 1
+        }
 
     def _calls(self, branches: tuple[Branch, ...]) -> set[str]:
         found: set[str] = set()
@@ -290,10 +294,10 @@ def _components(calls: dict[str, set[str]]) -> dict[str, int]:
     low: dict[str, int] = {}
     component: dict[str, int] = {}
     stack: list[str] = []
-    for root in calls:
+    for root, called_there in calls.items():
         if root in index:
             continue
-        work = [(root, iter(sorted(calls[root])))]
+        work = [(root, iter(sorted(called_there)))]
         index[root] = low[root] = len(index)
         stack.append(root)
         while work:

@@ -20,7 +20,7 @@ import numpy as np
 
 from datalog import kernels
 from datalog.lower import is_lookup
-from datalog.plan import Const, Param, Scan, Var
+from datalog.plan import Param, Scan, Var
 from datalog.relation import EMPTY, Column, Relation, interned, longs, same_kind
 from store.datom import FIRST_TX
 from store.edn import Keyword
@@ -130,10 +130,7 @@ def _bound_code(kind: Kind, op: str, value: Any) -> int | None:
         code = encode_inline(kind, float(value))
     elif kind is Kind.LONG and isinstance(value, float) and math.isfinite(value):
         below = math.floor(value)
-        if op in (">", "<="):
-            code = below
-        else:
-            code = math.ceil(value)
+        code = below if op in (">", "<=") else math.ceil(value)
     else:
         return None
     return code + 1 if op == ">" else code - 1 if op == "<" else code
@@ -235,9 +232,7 @@ def _fixed_tail(run: Run, scan: Scan, relation: Relation, tx: Array | None, view
     return relation.keep(tx == wanted) if relation.length == tx.size else relation
 
 
-def _keyed(
-    run: Run, scan: Scan, relation: Relation, attribute: Any, *, fixed_e: bool, fixed_v: bool
-) -> Relation:
+def _keyed(run: Run, scan: Scan, relation: Relation, attribute: Any, *, fixed_e: bool, fixed_v: bool) -> Relation:
     """The relation with the key that the attribute's cardinality and uniqueness prove; duplicates of a lone column go."""
     del run
     names = relation.columns.keys()
@@ -327,7 +322,7 @@ def _has_value(run: Run, view: SourceView, aids: Array, codes: Array, value: Any
             usable[i] = True
         except (Missing, UserError):
             continue
-    return usable[position] & (codes == wanted[position])
+    return usable[position] & kernels.equal(codes, wanted[position])
 
 
 # probing -------------------------------------------------------------------------------------------------------------
@@ -416,9 +411,8 @@ def _gather(
             charge(at.size)
             return found, columns.v[at], None if columns.tx is None else columns.tx[at]
     lefts, at = kernels.join(eids, columns.e, charge)
-    if lefts.size == eids.size and not attribute.many:
-        lefts = None
-    return lefts, columns.v[at], None if columns.tx is None else columns.tx[at]
+    everyone = lefts.size == eids.size and not attribute.many
+    return None if everyone else lefts, columns.v[at], None if columns.tx is None else columns.tx[at]
 
 
 def _agree(run: Run, bound: Column, rows: Rows | None, found: Column) -> NDArray[np.bool_]:
@@ -426,7 +420,7 @@ def _agree(run: Run, bound: Column, rows: Rows | None, found: Column) -> NDArray
     pair = same_kind(bound if rows is None else bound.take(rows), found, run.codes)
     if pair is None:
         return np.zeros(found.codes.size, dtype=np.bool_)
-    return pair[0].codes == pair[1].codes
+    return kernels.equal(pair[0].codes, pair[1].codes)
 
 
 def _within(run: Run, scan: Scan, value: Column, mask: Any) -> Any:

@@ -74,7 +74,13 @@ RECURSIVE = {"reach", "back", "twice", "kin", "odd", "even", "far", "steps", "do
 ENTITIES = ["?e", "?f", "?g"]
 PLAIN = ["?x", "?y", "?z"]
 # codes that say the query itself is wrong, which the reference evaluator does not look for
-STATIC = {"query/unbound-variable", "query/insufficient-binding", "query/or-variables", "query/wrong-type", "query/syntax"}
+STATIC = {
+    "query/unbound-variable",
+    "query/insufficient-binding",
+    "query/or-variables",
+    "query/wrong-type",
+    "query/syntax",
+}
 
 
 class Generator:
@@ -95,11 +101,12 @@ class Generator:
                     continue
                 if self.random.random() < 0.45:
                     many = attribute in (":n/tag", ":n/ref", ":n/any")
-                    for value in self.random.sample(values, self.random.randint(1, 2) if many else 1):
-                        ops.append(f"[:db/add {eid} {attribute} {value}]")
+                    chosen = self.random.sample(values, self.random.randint(1, 2) if many else 1)
+                    ops += [f"[:db/add {eid} {attribute} {value}]" for value in chosen]
         return f"[{' '.join(ops)}]"
 
     def pick(self, items: list[str]) -> str:
+        """One of them."""
         return self.random.choice(items)
 
     def pattern(self, depth: int) -> tuple[str, set[str]]:
@@ -124,6 +131,7 @@ class Generator:
         return f"[{' '.join(terms)}]", {t for t in terms if t.startswith("?")}
 
     def predicate(self, bound: set[str]) -> str | None:
+        """A predicate over bound variables."""
         names = sorted(bound)
         if not names:
             return None
@@ -137,10 +145,11 @@ class Generator:
         if self.random.random() < 0.1:
             return f"[({self.pick(['string?', 'number?', 'keyword?', 'true?', 'integer?'])} {self.pick(names)})]"
         if self.random.random() < 0.1:
-            return f"[(in {left} [1 \"a\" :c 2])]"
+            return f'[(in {left} [1 "a" :c 2])]'
         return f"[({op} {left} {right})]"
 
     def function(self, bound: set[str]) -> tuple[str, set[str]] | None:
+        """A function clause, and the variables it binds."""
         names = sorted(bound)
         if not names:
             return None
@@ -152,10 +161,10 @@ class Generator:
                 (f"(identity {x})", new),
                 (f"(tuple {x} 1)", f"[{new} _]"),
                 (f"(vector {x} {x})", f"[{new} ...]"),
-                (f"(ground [1 2 \"a\"])", f"[{new} ...]"),
-                (f"(ground [[1 2] [2 3]])", f"[[{new} ?u]]"),
+                ('(ground [1 2 "a"])', f"[{new} ...]"),
+                ("(ground [[1 2] [2 3]])", f"[[{new} ?u]]"),
                 (f"(get-else $ {e} :n/num 0)", new),
-                (f"(get-else $ {e} :n/str \"none\")", new),
+                (f'(get-else $ {e} :n/str "none")', new),
                 (f"(get-some $ {e} :n/num :n/str)", f"[?b {new}]"),
                 (f"(type {x})", new),
                 (f"(count (str {x}))", new),
@@ -164,6 +173,7 @@ class Generator:
         return f"[{call} {binding}]", {v for v in binding.replace("[", " ").replace("]", " ").split() if v[0] == "?"}
 
     def rule(self, source: str = "") -> tuple[str, set[str]]:
+        """A rule call, and the variables it binds."""
         name = self.pick(list(ARITY))
         arguments = [self.pick([*ENTITIES, *ENTITIES, "1", "2", "_"]) for _ in range(ARITY[name])]
         if name in ("plain", "steps"):
@@ -201,6 +211,7 @@ class Generator:
         return clauses, bound
 
     def negation(self, bound: set[str], depth: int) -> tuple[str, set[str]]:
+        """A not or not-join."""
         self.features.add("negation")
         clauses, _ = self.body(bound, depth + 1, 2)
         if self.random.random() < 0.4 and bound:
@@ -211,6 +222,7 @@ class Generator:
         return f"(not {' '.join(clauses)})", set()
 
     def disjunction(self, bound: set[str], depth: int) -> tuple[str, set[str]]:
+        """An or or or-join, and the variables it binds."""
         self.features.add("disjunction")
         join = sorted({self.pick([*sorted(bound), *ENTITIES]), self.pick([*ENTITIES, *PLAIN])})
         branches = []
@@ -251,7 +263,7 @@ def outcome(query: str, db: Any, engine: str | None) -> tuple[str, Any]:
         found = d.q(query, db, RULES, engine=engine, limits=d.Limits(timeout_s=20))
     except DatalogError as error:
         return "error", error.code
-    except Exception as error:  # a disagreement of the worst kind: the text says which query
+    except Exception as error:  # noqa: BLE001 - a disagreement of the worst kind: the text says which query
         return "crash", repr(error)
     return "rows", frozenset(Counter(strict_key(Vector(map(canonical, r))) for r in found).items())
 
@@ -286,7 +298,9 @@ def compare(seed: int, queries: int, counts: Counter[str]) -> list[str]:
             for feature in generator.features:
                 counts[feature] += 1
             if (kind, mine) != (other_kind, other):
-                found.append(f"seed {seed}\n  {query}\n  tx {tx}\n  engine {kind} {mine}\n  naive  {other_kind} {other}")
+                found.append(
+                    f"seed {seed}\n  {query}\n  tx {tx}\n  engine {kind} {mine}\n  naive  {other_kind} {other}"
+                )
     return found
 
 
