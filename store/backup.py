@@ -22,7 +22,16 @@ from store.check import replay
 from store.columns import EMPTY, contains, order_rows
 from store.datom import AID_BITS, FIRST_TX
 from store.dictionary import Block, iter_blocks, reverse_key, reverse_value
-from store.environment import DATA_FILE, META_KEY, Meta, decode_meta, open_environment, with_meta, write_identity
+from store.environment import (
+    DATA_FILE,
+    META_KEY,
+    Meta,
+    decode_meta,
+    forget_size,
+    open_environment,
+    with_meta,
+    write_identity,
+)
 from store.errors import StorageError, StoreCorrupt, StoreLocked
 from store.index import EAVT, aevt, avet, iter_packed, pack_stats, stats_key, to_avet
 from store.log import PART_ROWS, log_key, read_log_key, unpack_part
@@ -167,6 +176,7 @@ def _replace(directory: Path, path: Path) -> None:
     """Puts the finished file in the place of the old one."""
     with (directory / DATA_FILE).open("rb+") as f:
         os.fsync(f.fileno())
+    forget_size(path)
     (directory / DATA_FILE).replace(path / DATA_FILE)
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -25,6 +25,7 @@ import errno
 import os
 import struct
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 from zlib import crc32
@@ -35,13 +36,13 @@ from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorru
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 FORMAT: Final = 1
 MAP_SIZE_BYTES: Final = 1 << 40
 MIN_MAP_SIZE_BYTES: Final = 64 << 20
 MAX_READERS: Final = 4096
 DATA_FILE: Final = "data.mdb"
+LOCK_FILE: Final = "lock.mdb"
 IDENTITY_FILE: Final = "DATALOG"
 OPEN_FILE: Final = "open.lock"
 META_KEY: Final = b"M"
@@ -97,7 +98,14 @@ def convert_error(error: lmdb.Error, path: Path) -> StorageError:
     if isinstance(error, lmdb.MapFullError):
         return StoreFull("store/full", f"The memory map of {path} is full.", retryable=True,
                          hint="close old snapshots and reopen; under a memory limit (ulimit -v) raise the limit")  # fmt: skip
-    if isinstance(error, lmdb.DiskError) or "No space" in text or "Disk quota" in text:
+    if (
+        isinstance(error, lmdb.DiskError)
+        or "No space" in text
+        or "Disk quota" in text
+        or (
+            "Input/output" in text and _is_disk_full(path)  # what a short write is reported as
+        )
+    ):
         return StoreFull("store/disk-full", f"The disk that holds {path} is full; the transaction was not made.",
                          retryable=True, hint="free some space, then try again")  # fmt: skip
     if isinstance(error, lmdb.ReadersFullError):
@@ -115,6 +123,14 @@ def convert_error(error: lmdb.Error, path: Path) -> StorageError:
         return StoreClosed("store/closed", "The database was closed; this value of it can no longer be read.",
                            hint="read what you need before closing the connection")  # fmt: skip
     return StorageError("store/io", f"{path}: {text}.", retryable=True, hint="reopen the database and try again")
+
+
+def _is_disk_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < 1 << 20
 
 
 class ReadTxn:
@@ -361,18 +377,52 @@ class Environment:
             return False
         return True
 
-    def close(self) -> None:
-        """Closes the environment; transactions still open are ended."""
-        if self.closed:
-            return
+    def abandon(self) -> None:
+        """In a forked child: lets go of the parent's environment, so that the child can open its own.
+
+        Closing an inherited environment clears the parent's slots in the shared reader table, after which the parent's
+        snapshots are not safe any more (measured). So the child first puts a private copy in the table's place.
+
+        Raises:
+            ForkedConnection: where that is not possible (systems without /proc).
+        """
+        if not _make_private(self.path / LOCK_FILE):
+            raise ForkedConnection(
+                "store/forked",
+                f"{self.path} was opened before a fork; this child process cannot open it.",
+                hint="open databases after the fork, or start processes with the spawn method",
+            )
         self.closed = True
-        if self.pid == os.getpid() and not self.read_only and not self.sync and self.poisoned is None:
-            with contextlib.suppress(lmdb.Error):
-                self._env.sync(True)
         self._env.close()
         if self._open_file is not None:
             os.close(self._open_file)
             self._open_file = None
+
+    def close(self) -> None:
+        """Closes the environment; transactions still open are ended."""
+        if self.closed:
+            return
+        if self.pid != os.getpid():
+            self.closed = True  # the parent's; `abandon` is for who wants to open it here
+            return
+        self.closed = True
+        if not self.read_only and not self.sync and self.poisoned is None:
+            with contextlib.suppress(lmdb.Error):
+                self._env.sync(True)
+        self._env.close()
+        if self._open_file is not None:
+            if not self.read_only:
+                self._note_size()
+            os.close(self._open_file)
+            self._open_file = None
+
+    def _note_size(self) -> None:
+        """Leaves the file's size behind: a data file never shrinks, so a smaller one was cut."""
+        assert self._open_file is not None
+        with contextlib.suppress(OSError):
+            size = str((self.path / DATA_FILE).stat().st_size).encode()
+            os.pwrite(self._open_file, size, 0)
+            os.ftruncate(self._open_file, len(size))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -454,7 +504,7 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
         size = file.stat().st_size
         if size == 0 and not (path / IDENTITY_FILE).exists() and not read_only:
             return True
-        check_file(file)
+        check_file(file, _noted_size(path))
     except PermissionError as e:
         raise StorageError(
             "store/permission", f"{path} cannot be opened: permission denied.", hint="check its owner and mode"
@@ -464,8 +514,25 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
     return not (path / IDENTITY_FILE).exists()
 
 
-def check_file(file: Path) -> None:
+def _noted_size(path: Path) -> int:
+    """The size that the data file had when it was last closed, 0 when that is not known."""
+    try:
+        text = (path / OPEN_FILE).read_bytes()[:20]
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+def forget_size(path: Path) -> None:
+    """For who puts a smaller file in the place of the data file: it is not a cut one."""
+    with contextlib.suppress(OSError):
+        os.truncate(path / OPEN_FILE, 0)
+
+
+def check_file(file: Path, noted_size: int = 0) -> None:
     """Returns if the file is an LMDB file with all its pages; looked at before it is mapped.
+
+    The pages that the newest meta page reaches must be there, and what was there when the file was last closed.
 
     Raises:
         StoreCorrupt: `store/foreign` for another kind of file, `store/truncated` for a short one.
@@ -490,6 +557,8 @@ def check_file(file: Path) -> None:
                 hint="give the directory of a datalog database, or a new one",
             )
         needed = page_size * (last_page + 1)
+        if size < noted_size or size % page_size:
+            raise _truncated(file, size, max(needed, noted_size))
         if size < needed and not _tail_is_free(f, page_size, size, max(metas, key=lambda m: m[3])):
             raise _truncated(file, size, needed)
     if size < needed:
@@ -507,7 +576,7 @@ def _truncated(file: Path, size: int, needed: int) -> StoreCorrupt:
 
 
 def _lmdb_metas(head: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """(page size, last page, version, txnid, main root, main depth) of each readable LMDB meta page."""
+    """(page size, last page, version, txnid, main root, free list's root) of each readable LMDB meta page."""
     second = 4096
     for first in (True, False):
         at = 0 if first else second
@@ -520,20 +589,18 @@ def _lmdb_metas(head: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
         free_db = at + 16 + 24
         page_size = struct.unpack_from("<I", head, free_db)[0]
         main_db = free_db + 48
-        depth = struct.unpack_from("<H", head, main_db + 6)[0]
+        free_root = struct.unpack_from("<Q", head, free_db + 40)[0]
         root = struct.unpack_from("<Q", head, main_db + 40)[0]
         last_page, txnid = struct.unpack_from("<QQ", head, free_db + 96)
         second = page_size if first else second
         if page_size in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536):
-            yield page_size, last_page, version & 0xFFFF, txnid, root, depth
+            yield page_size, last_page, version & 0xFFFF, txnid, root, free_root
 
 
 def _tail_is_free(f: Any, page_size: int, size: int, meta: tuple[int, int, int, int, int, int]) -> bool:
-    """True when every page that the main tree reaches lies inside the file."""
+    """True when every page that the main tree and the free list reach lies inside the file."""
     pages = size // page_size
-    stack = [meta[4]]
-    if meta[4] == (1 << 64) - 1:
-        return True
+    stack = [root for root in meta[4:6] if root != (1 << 64) - 1]
     seen = 0
     while stack:
         number = stack.pop()
@@ -585,6 +652,32 @@ def _take_open_file(path: Path, *, read_only: bool) -> int | None:
             hint="wait until it is done",
         ) from e
     return handle
+
+
+def _make_private(lock_file: Path) -> bool:
+    """Puts a private copy over the shared mapping of LMDB's lock file; False where that cannot be done."""
+    import ctypes  # noqa: PLC0415 - only in a forked child
+
+    real = os.path.realpath(lock_file)
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        handle = os.open(real, os.O_RDWR)
+    except OSError:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    found = False
+    try:
+        for line in maps:
+            if line.endswith(real):
+                start, end = (int(part, 16) for part in line.split(None, 1)[0].split("-"))
+                private_fixed, read_write = 0x02 | 0x10, 0x1 | 0x2
+                at = libc.mmap(start, end - start, read_write, private_fixed, handle, int(line.split()[2], 16))
+                found = at == start
+    finally:
+        os.close(handle)
+    return found
 
 
 def _open_lmdb(path: Path, *, read_only: bool, sync: bool) -> Any:

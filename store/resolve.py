@@ -100,7 +100,10 @@ def encode(attribute: Attribute, value: Any, codes: CodeSource) -> int:
 
 
 def resolve(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, max_eid: int) -> Resolved:
-    """The operations of an expansion with eids and codes; faults are added to `expansion.errors`."""
+    """The operations of an expansion with eids and codes; faults are added to `expansion.errors`.
+
+    Where there are faults already, values are still checked, so that all faults come together.
+    """
     resolved = Resolved(max_eid=max_eid, first_new_eid=max_eid + 1)
     if expansion.columns is not None:
         return _resolve_columns(expansion, snapshot, codes, resolved)
@@ -123,6 +126,8 @@ def resolve(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, max_eid
             if attribute.unique is not None and code in (ADD, CAS):
                 facts.append(_Fact(e, attribute, v))
         coded.append(op)
+    if expansion.errors:
+        return resolved
     if expansion.nodes:
         eids = _resolve_nodes(expansion, snapshot, codes, facts, resolved)
         coded = [_substitute(op, eids) for op in coded]

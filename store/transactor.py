@@ -187,9 +187,10 @@ class Store:
             forked = self.env.pid != os.getpid()
             if not forked and not self.read_only and self.env.poisoned is None and self._novelty.n >= FOLD_AT_CLOSE:
                 self.merge()
+            if forked:
+                return
             forget_open(self)
-            if not forked:
-                self.dictionary.close()
+            self.dictionary.close()
             self.env.close()
 
     # -- reading
@@ -405,7 +406,8 @@ def open_store(path: Path, *, read_only: bool = False, sync: bool = True) -> Sto
         key = os.path.realpath(path)
         store = _OPEN.get(key)
         if store is not None and store.env.pid != os.getpid():
-            store.env.close()  # inherited by a fork: a child must not use it, but may open its own
+            store.env.abandon()  # inherited by a fork: a child must not use it, but may open its own
+            _OPEN.pop(key, None)
             store = None
         if store is not None and not store.env.closed:
             if store.read_only and not read_only:
@@ -506,12 +508,11 @@ def prepare(
         schema = changer.schema
         expander = Expander(before, schema, tx, attribute_of, call_function)
     expansion = expander.expand(forms)
-    errors.extend(expansion.errors)
-    _define_all(changer, expansion.definitions, errors)
-    raise_collected(errors)
+    expansion.errors[:0] = errors
+    _define_all(changer, expansion.definitions, expansion.errors)
     schema = changer.schema
     change: SchemaChange | None = None
-    resolved = resolve(expansion, before, codes, max_eid)
+    resolved = resolve(expansion, before, codes, max_eid)  # also after faults: it finds the wrong values as well
     raise_collected(expansion.errors)
     if schema is not before.schema:
         change = changer.finish(codes)
