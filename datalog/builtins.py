@@ -334,8 +334,8 @@ def _split(text: Any, separator: Any, limit: int = 0) -> Vector:
 
 
 def _replace(text: Any, old: Any, new: Any) -> str:
-    if isinstance(old, regex.Regex):
-        return regex.replace(old, _text(text), _text(new))
+    if _is_pattern(old):
+        return regex.replace(_pattern(old), _text(text), _text(new))
     return _text(text).replace(to_text(old), to_text(new))
 
 
@@ -393,8 +393,21 @@ def _member(value: Any, items: Any) -> bool:
 # regular expressions -------------------------------------------------------------------------------------------------
 
 
+_REGEX = Symbol("regex")
+
+
+def _re_pattern(value: Any) -> Tagged:
+    """A checked pattern as a value: `#regex "a+"`."""
+    _pattern(value)
+    return value if isinstance(value, Tagged) else Tagged(_REGEX, value)
+
+
+def _is_pattern(value: Any) -> bool:
+    return isinstance(value, Tagged) and value.tag == _REGEX
+
+
 def _pattern(value: Any) -> regex.Regex:
-    return value if isinstance(value, regex.Regex) else regex.compile_pattern(_text(value))
+    return regex.compile_pattern(_text(value.value if _is_pattern(value) else value))
 
 
 def _groups(found: tuple[str | None, ...] | None) -> Any:
@@ -643,7 +656,7 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("name", 1, 1, _name, "the name of a keyword or symbol"),
     Builtin("namespace", 1, 1, lambda v: _named(v).ns, "the namespace, or nil"),
     Builtin("type", 1, 1, _type, "the type as a keyword"),
-    Builtin("re-pattern", 1, 1, _pattern, "a compiled regular expression"),
+    Builtin("re-pattern", 1, 1, _re_pattern, "a compiled regular expression"),
     Builtin("re-find", 2, 2, _re_find, "the first match"),
     Builtin("re-matches", 2, 2, _re_matches, "the match of the whole string"),
     Builtin("re-seq", 2, 2, _re_seq, "all matches"),
