@@ -34,7 +34,7 @@ from store.environment import (
 )
 from store.errors import StorageError, StoreCorrupt, StoreLocked
 from store.index import EAVT, aevt, avet, iter_packed, pack_stats, stats_key, to_avet
-from store.log import PART_ROWS, log_key, read_log_key, unpack_part
+from store.log import PART_ROWS, log_key, pack_part, read_log_key, unpack_part
 from store.schema import FIRST_USER_AID, Schema
 from store.schema_change import read_attributes
 from store.segment import pack
@@ -351,6 +351,9 @@ def _log_entries(
     for key, data in source.items(b"L"):
         tx, _ = read_log_key(key)
         columns = unpack_part(data, key)
+        forgets = bool(forgetful) and bool(np.isin(columns[1], list(forgetful)).any())
+        if forgets:
+            columns = _forget(columns, forgetful, current)
         if cut is not None and tx < cut:
             e, a, v, operation = columns[:4]
             txs = columns[4] if len(columns) == 5 else np.full(len(e), tx, dtype=np.int64)
@@ -359,9 +362,8 @@ def _log_entries(
         if not baseline_written and cut is not None:
             yield from _baseline(before_cut, cut - 1, used)
             baseline_written = True
-        if forgetful and bool(np.isin(columns[1], list(forgetful)).any()):
-            columns = _forget(columns, forgetful, current)
-            data = pack(columns)  # noqa: PLW2901 - the same entry, shorter
+        if forgets:
+            data = pack_part(columns, tx)  # noqa: PLW2901 - the same entry, shorter
         _mark(columns[2], columns[3], used)
         yield key, data
     if not baseline_written and cut is not None:

@@ -111,6 +111,16 @@ def unpack_part(data: bytes, key: bytes) -> tuple[Codes, ...]:
     return tuple(np.ascontiguousarray(table[:, i]) for i in range(4))
 
 
+def pack_part(columns: tuple[Codes, ...], tx: int) -> bytes:
+    """The entry that holds these columns again, in the small form where that is possible."""
+    own = np.flatnonzero((columns[1] == TX_INSTANT) & (columns[0] == tx))
+    if len(columns) == 4 and len(own) == 1 and len(columns[0]) <= _RAW_MOST:
+        instant = int(columns[2][own[0]])
+        rest = [np.delete(c, own[0]).tolist() for c in columns]
+        return pack_small(list(zip(*rest, strict=True)), instant)
+    return pack(columns)
+
+
 class LogWriter:
     """Writes the log of one transaction, part by part."""
 
