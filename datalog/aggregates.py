@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datalog.builtins import REGISTERED, compare, is_number
+from datalog.builtins import REGISTERED, a_type, compare, is_number
 from store.edn import Set, Vector, strict_key
 from store.value import Kind, encode_doubles
 
@@ -61,7 +61,7 @@ def _exact(values: list[Any]) -> Any:
     """The sum of numbers: exact for integers, ratios and decimals, a double when one is among them."""
     for value in values:
         if not is_number(value):
-            raise TypeError(f"needs numbers, not {type(value).__name__}")
+            raise TypeError(f"needs numbers, not {a_type(value)}")
     if any(isinstance(v, float) for v in values):
         return math.fsum(float(v) for v in values)
     if any(isinstance(v, Decimal) for v in values):

@@ -156,7 +156,7 @@ def _as_doubles(kind: Kind, codes: Codes | int) -> Any:
 def _numbers(values: Iterable[Any]) -> None:
     for value in values:
         if not is_number(value):
-            raise TypeError(f"needs numbers, not {type(value).__name__}")
+            raise TypeError(f"needs numbers, not {a_type(value)}")
 
 
 def _settle(value: Any, operands: tuple[Any, ...]) -> Any:
@@ -297,7 +297,7 @@ def _arithmetic(operation: Callable[[Any, Any], Any]) -> ColumnForm:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or isinstance(value, Char):
-        raise TypeError(f"needs a string, not {type(value).__name__}")
+        raise TypeError(f"needs a string, not {a_type(value)}")
     return value
 
 
@@ -346,7 +346,7 @@ def _name(value: Any) -> str:
 def _named(value: Any) -> Any:
     if isinstance(value, Keyword | Symbol):
         return value
-    raise TypeError(f"needs a keyword or symbol, not {type(value).__name__}")
+    raise TypeError(f"needs a keyword or symbol, not {a_type(value)}")
 
 
 def _keyword(*parts: Any) -> Keyword:
@@ -543,6 +543,12 @@ _TYPE_NAMES: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda v: isinstance(v, Map), "map"),
     (lambda v: isinstance(v, Tagged), "tagged"),
 )
+
+
+def a_type(value: Any) -> str:
+    """The type of a value in words: `a string`, `an integer`."""
+    name = _type(value).name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if value is not None else "nil"
 
 
 def _is(*names: str) -> Callable[[Any], bool]:

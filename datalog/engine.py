@@ -15,7 +15,7 @@ import numpy as np
 
 from datalog import calls, fixpoint, kernels, scan
 from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable, InputBinding, InputName, InputSource
-from datalog.errors import InternalError, QueryError, show
+from datalog.errors import InternalError, QueryError, query_error, show
 from datalog.lower import is_lookup
 from datalog.plan import (
     AntiJoin,
@@ -34,6 +34,8 @@ from datalog.plan import (
     Union,
     Unit,
     Var,
+    binding_text,
+    term_text,
 )
 from datalog.relation import UNIT, Column, LocalCodes, Relation, concat, empty, encode_column
 from store.value import Kind, canonical, encode_inline, kind_of
@@ -450,7 +452,14 @@ def _extend_structure(run: Run, node: Extend, child: Relation) -> Relation:
     made: list[tuple[Any, ...]] = []
     counts: list[int] = []
     for value in values:
-        rows = [] if value is None else bind_rows(node.binding, value, names)
+        try:
+            rows = [] if value is None else bind_rows(node.binding, value, names)
+        except QueryError as error:
+            message = (
+                f"{term_text(node.call)} gives {show(value)}, which {binding_text(node.binding)} cannot take apart."
+            )
+            call = node.call
+            raise query_error("query/binding", message, call.text, call.at, expected=error.expected) from error
         counts.append(len(rows))
         made.extend(rows)
         run.budget.charge(len(rows), len(names))

@@ -46,6 +46,9 @@ def query_error(
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     """`did you mean :a/b?` for the nearest candidate, or None when nothing is near."""
+    if name.startswith("?"):  # the mark says nothing about how near two names are
+        near = nearest(name[1:], [c[1:] for c in candidates if c.startswith("?") and len(c) > 2])
+        return None if near is None else f"did you mean ?{near}?"
     near = nearest(name, candidates)
     return None if near is None else f"did you mean {near}?"
 

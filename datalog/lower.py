@@ -117,6 +117,10 @@ class Lowering:
         if builtin is None:
             self.unknown_function(call, text)
         count = len(arguments)
+        if builtin.source and not (arguments and isinstance(arguments[0], Source)):
+            raise query_error(
+                "query/syntax", f"The first argument of {name} is a source.", text, call.at, expected=f"({name} $ ...)"
+            )
         if count < builtin.least or (builtin.most is not None and count > builtin.most):
             least, most = builtin.least, builtin.most
             takes = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
@@ -126,10 +130,6 @@ class Lowering:
                 text,
                 call.at,
                 hint=f"{name}: {builtin.doc}",
-            )
-        if builtin.source and not isinstance(arguments[0], Source):
-            raise query_error(
-                "query/syntax", f"The first argument of {name} is a source.", text, call.at, expected=f"({name} $ ...)"
             )
         if builtin.source:
             self.source_call(name, call, arguments, text)
@@ -253,9 +253,9 @@ class Lowering:
         elif isinstance(attribute, Param | Var) and attribute.name in self.input_variables | self.params:
             self.attributes.setdefault(attribute.name, clause.source)
         if isinstance(entity, Const):
-            self.check_entity(entity.value, text, at[0])
+            self.check_entity(clause.source, entity.value, text, at[0])
         if found is not None and isinstance(value, Const):
-            value = Const(self.constant(found, value.value, text, at[2]))
+            value = Const(self.constant(clause.source, found, value.value, text, at[2]))
         self.note_entity(entity, clause.source)
         self.note_entity(tx, clause.source)
         if found is not None and found.is_ref:
@@ -305,11 +305,19 @@ class Lowering:
             )
         return found
 
-    @staticmethod
-    def check_entity(value: Any, text: str, at: At) -> None:
+    def check_entity(self, source: str, value: Any, text: str, at: At) -> None:
         """Raise unless a constant can stand for an entity: eid, ident or lookup ref."""
-        lookup = isinstance(value, Vector) and len(value) == 2 and isinstance(value[0], Keyword | str)
-        if not (type(value) is int or isinstance(value, Keyword) or lookup):
+        if isinstance(value, Vector) and len(value) == 2 and isinstance(value[0], Keyword | str):
+            found = self.attribute(source, value[0], text, at)
+            if found is not None and found.unique is None:
+                raise query_error(
+                    "query/lookup-not-unique",
+                    f"{show(value)} cannot be looked up: {found.ident} is not unique.",
+                    text,
+                    at,
+                    hint=f"declare it with :db/unique :db.unique/identity, or query for it: [?e {found.ident} ?v]",
+                )
+        elif not (type(value) is int or isinstance(value, Keyword)):
             raise query_error(
                 "query/wrong-type",
                 f"{show(value)} cannot stand for an entity.",
@@ -318,12 +326,13 @@ class Lowering:
                 expected='an entity id, an ident such as :status/open, or a lookup ref such as [:person/email "x"]',
             )
 
-    def constant(self, attribute: Any, value: Any, text: str, at: At) -> Any:
+    def constant(self, source: str, attribute: Any, value: Any, text: str, at: At) -> Any:
         """A constant in value position as its attribute keeps it."""
         if value is None or attribute.type is None:
             return value
         if attribute.is_ref:
-            if isinstance(value, Keyword) or (type(value) is int) or (isinstance(value, Vector) and len(value) == 2):
+            if isinstance(value, Keyword | Vector) or type(value) is int:
+                self.check_entity(source, value, text, at)
                 return value
         else:
             try:
@@ -439,11 +448,12 @@ def unbound_error(missing: list[str], bound: list[str], atom: Atom) -> Exception
     if len(what) > 60:
         what = what[:57] + "..."
     shown = [b for b in bound if "~" not in b]
+    at = atom.call.at if atom.call is not None else atom.at
     return query_error(
         "query/unbound-variable",
         f"{what} needs {names(missing)}, which no clause binds.\nBound here: {names(shown)}.",
         atom.text,
-        atom.at,
+        at,
         hint=did_you_mean(missing[0], shown) or f"add a clause that binds {missing[0]}, or pass it through :in",
     )
 

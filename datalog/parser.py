@@ -20,6 +20,7 @@ malformed, to say what the grammar expected there.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -535,10 +536,10 @@ class _QueryParser:
             if odd:
                 raise query_error(
                     "query/or-variables",
-                    f"The branches of or use different variables: {names(sorted(odd))} is not in all of them.",
+                    f"The branches of or use different variables; not in all of them: {names(sorted(odd))}.",
                     self.text,
                     body[0].at,
-                    hint=f"use (or-join [{' '.join(sorted(set.intersection(*sets)))}] ...) and name what leaves it",
+                    hint=f"name what leaves it: (or-join [{' '.join(sorted(set.intersection(*sets))) or '?x'}] ...)",
                 )
 
     def rule_variables(self, nodes: Sequence[Node]) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
@@ -677,23 +678,45 @@ def _is_symbol(node: Node, text: str) -> bool:
     return isinstance(node.value, Symbol) and str(node.value) == text
 
 
+@cache
 def grammar(start: str = "query") -> Any:
-    """The lark parser of grammar.lark: the documented grammar, and the source of "expected" in messages."""
+    """The lark parser of grammar.lark ("query", "rules" or "pull"): documentation, and the source of "expected" in messages."""
     from lark import Lark  # noqa: PLC0415 - imported for malformed texts only
 
-    return Lark(Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8"), start=start, parser="earley")
+    return Lark(Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8"), start=start, parser="lalr")
 
 
-def expected_there(text: str, start: int) -> str | None:
-    """What the grammar accepts where it first stops in a text, if that is the place `start`; else None."""
+_SHOWN = {
+    "VARIABLE": "a variable",
+    "NAME": "a name",
+    "SOURCE": "a source",
+    "KEYWORD": "a keyword",
+    "NUMBER": "a number",
+    "STRING": "a string",
+    "LSQB": "[",
+    "RSQB": "]",
+    "LPAR": "(",
+    "RPAR": ")",
+    "LBRACE": "{",
+    "RBRACE": "}",
+}
+
+
+def expected_there(text: str, start: int, what: str = "query") -> str | None:
+    """What the grammar accepts where it first stops in a text, if that is the place `start` or behind it; else None."""
     from lark.exceptions import UnexpectedInput  # noqa: PLC0415 - as above
 
     try:
-        grammar().parse(text)
+        grammar(what).parse(text)
     except UnexpectedInput as stop:
-        if stop.pos_in_stream is None or stop.pos_in_stream > start:
+        if stop.pos_in_stream is None or stop.pos_in_stream < start:
             return None
-        allowed = getattr(stop, "allowed", None) or getattr(stop, "expected", None) or ()
-        shown = sorted(str(a).lower().replace("_", " ") for a in allowed)
-        return ", ".join(shown[:6]) or None
+        allowed = (
+            getattr(stop, "accepts", None) or getattr(stop, "allowed", None) or getattr(stop, "expected", None) or ()
+        )
+        names_there = [str(a) for a in allowed if str(a) != "$END"]
+        shown = sorted(_SHOWN.get(n, n.lower().replace("_", "-")) for n in names_there)
+        sections = [f":{n}" for n in shown if n in SECTIONS]
+        others = [n for n in shown if n not in SECTIONS]
+        return ", ".join([*others[:6], *sections]) or None
     return None

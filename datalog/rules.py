@@ -264,7 +264,7 @@ class RuleSet:
                         cycle = " -> ".join(self._path(inner.name, name))
                         raise query_error(
                             "query/unstratified",
-                            f"The rule {name} depends on not {inner.name}, and {inner.name} on {name}: {name} -> not {cycle}.",
+                            f"The rule {name} depends on its own negation: {name} -> not {cycle}.",
                             self.text,
                             inner.at,
                             hint="negate only rules that do not lead back to this one",

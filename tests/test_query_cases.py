@@ -96,7 +96,9 @@ def matches(expected: Any, found: Any, seen: dict[str, Any]) -> bool:
 
 def check(expected: Any, answer: Any) -> None:
     """Assert that an answer is the expected one."""
-    found = plain(list(answer) if not isinstance(answer, dict | str | bytes | tuple) and hasattr(answer, "columns") else answer)
+    found = plain(
+        list(answer) if not isinstance(answer, dict | str | bytes | tuple) and hasattr(answer, "columns") else answer
+    )
     wanted = plain(expected)
     if isinstance(expected, Set) and isinstance(found, Vector):
         assert len(found) == len(Set(found)), f"rows repeat: {found}"
