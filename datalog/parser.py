@@ -284,9 +284,8 @@ class _QueryParser:
         bound = {v.name for i in query.inputs if isinstance(i, InputBinding) for v in binding_variables(i.binding)}
         bound.update(v.name for c in query.where for v in clause_variables(c))
         for clause in clauses:
-            source = clause.source if isinstance(clause, Pattern | RuleCall) else None
-            if source is not None:
-                self.check_source(source, clause.at)
+            if isinstance(clause, Pattern) or (isinstance(clause, RuleCall) and clause.source != "$"):
+                self.check_source(clause.source, clause.at)
             call = clause.call if isinstance(clause, Predicate | Function) else None
             if call is not None:
                 self.check_call(call, bound)
