@@ -55,6 +55,7 @@ class Builtin:
     column: ColumnForm | None = None
     pure: bool = True  # the same arguments give the same result: rand is not
     source: bool = False  # takes a source as its first argument and is evaluated by the engine against it
+    checked: bool = False  # takes `check`, to be called now and then while it works: it may take long
 
 
 # equality and order --------------------------------------------------------------------------------------------------
@@ -325,17 +326,21 @@ def _join(*arguments: Any) -> str:
     return to_text(separator).join(to_text(v) for v in items)
 
 
-def _split(text: Any, separator: Any, limit: int = 0) -> Vector:
+def _no_check() -> None:
+    """The check that never raises."""
+
+
+def _split(text: Any, separator: Any, limit: int = 0, *, check: Callable[[], None] = _no_check) -> Vector:
     """Split by a regular expression; as in Clojure empty strings at the end go unless a limit is given."""
-    parts = regex.split(_pattern(separator), _text(text), limit)
+    parts = regex.split(_pattern(separator), _text(text), limit, check)
     while limit == 0 and len(parts) > 1 and parts[-1] == "":
         parts.pop()
     return Vector(parts)
 
 
-def _replace(text: Any, old: Any, new: Any) -> str:
+def _replace(text: Any, old: Any, new: Any, *, check: Callable[[], None] = _no_check) -> str:
     if _is_pattern(old):
-        return regex.replace(_pattern(old), _text(text), _text(new))
+        return regex.replace(_pattern(old), _text(text), _text(new), check)
     return _text(text).replace(to_text(old), to_text(new))
 
 
@@ -355,7 +360,7 @@ def _keyword(*parts: Any) -> Keyword:
     return Keyword(f"{_text(parts[0])}/{_text(parts[1])}")
 
 
-def like(text: Any, pattern: Any) -> bool:
+def like(text: Any, pattern: Any, *, check: Callable[[], None] = _no_check) -> bool:
     """SQL's LIKE: `%` stands for any characters, `_` for one, a backslash takes the next character as it is.
 
     Time grows with the product of the two lengths at worst.
@@ -381,9 +386,15 @@ def like(text: Any, pattern: Any) -> bool:
         elif retry_token >= 0:
             retry_at += 1
             at, token = retry_at, retry_token + 1
+            if not retry_at % 1024:
+                check()
         else:
             return False
     return all(t is None for t in tokens[token:])
+
+
+def _not_like(text: Any, pattern: Any, *, check: Callable[[], None] = _no_check) -> bool:
+    return not like(text, pattern, check=check)
 
 
 def _member(value: Any, items: Any) -> bool:
@@ -417,16 +428,16 @@ def _groups(found: tuple[str | None, ...] | None) -> Any:
     return found[0] if len(found) == 1 else Vector(found)
 
 
-def _re_find(pattern: Any, text: Any) -> Any:
-    return _groups(regex.find(_pattern(pattern), _text(text)))
+def _re_find(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+    return _groups(regex.find(_pattern(pattern), _text(text), check))
 
 
-def _re_matches(pattern: Any, text: Any) -> Any:
-    return _groups(regex.fullmatch(_pattern(pattern), _text(text)))
+def _re_matches(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+    return _groups(regex.fullmatch(_pattern(pattern), _text(text), check))
 
 
-def _re_seq(pattern: Any, text: Any) -> Any:
-    found = [_groups(m) for m in regex.find_all(_pattern(pattern), _text(text))]
+def _re_seq(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+    found = [_groups(m) for m in regex.find_all(_pattern(pattern), _text(text), check)]
     return Vector(found) if found else None
 
 
@@ -634,8 +645,8 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("range", 1, 3, _range, "a vector of integers"),
     Builtin("in", 2, 2, _member, "is a member of the collection"),
     Builtin("not-in", 2, 2, lambda v, items: not _member(v, items), "is no member"),
-    Builtin("like", 2, 2, like, "SQL's LIKE with % and _"),
-    Builtin("not-like", 2, 2, lambda t, p: not like(t, p), "not like"),
+    Builtin("like", 2, 2, like, "SQL's LIKE with % and _", checked=True),
+    Builtin("not-like", 2, 2, _not_like, "not like", checked=True),
     Builtin("str", 0, None, _str, "the arguments as one string"),
     Builtin("pr-str", 0, None, lambda *v: " ".join(map(write_edn, v)), "the arguments as EDN"),
     Builtin("subs", 2, 3, _subs, "part of a string"),
@@ -654,18 +665,18 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin(
         "index-of", 2, 2, lambda t, p: i if (i := _text(t).find(_text(p))) >= 0 else None, "first position, or nil"
     ),
-    Builtin("split", 2, 3, _split, "parts between matches of a regular expression"),
+    Builtin("split", 2, 3, _split, "parts between matches of a regular expression", checked=True),
     Builtin("split-lines", 1, 1, lambda v: Vector(_text(v).splitlines()), "the lines"),
     Builtin("join", 1, 2, _join, "members as one string, with a separator"),
-    Builtin("replace", 3, 3, _replace, "with every occurrence replaced"),
+    Builtin("replace", 3, 3, _replace, "with every occurrence replaced", checked=True),
     Builtin("keyword", 1, 2, _keyword, "a keyword of a name, or of namespace and name"),
     Builtin("name", 1, 1, _name, "the name of a keyword or symbol"),
     Builtin("namespace", 1, 1, lambda v: _named(v).ns, "the namespace, or nil"),
     Builtin("type", 1, 1, _type, "the type as a keyword"),
     Builtin("re-pattern", 1, 1, _re_pattern, "a compiled regular expression"),
-    Builtin("re-find", 2, 2, _re_find, "the first match"),
-    Builtin("re-matches", 2, 2, _re_matches, "the match of the whole string"),
-    Builtin("re-seq", 2, 2, _re_seq, "all matches"),
+    Builtin("re-find", 2, 2, _re_find, "the first match", checked=True),
+    Builtin("re-matches", 2, 2, _re_matches, "the match of the whole string", checked=True),
+    Builtin("re-seq", 2, 2, _re_seq, "all matches", checked=True),
     Builtin("number?", 1, 1, is_number, "is a number"),
     Builtin("integer?", 1, 1, _is("integer"), "is an integer"),
     Builtin("int?", 1, 1, _is("integer"), "is an integer"),

@@ -47,10 +47,12 @@ def truth(run: Run, call: CallTree, relation: Relation) -> Mask:
             return found
     column = _column_form(run, call, relation)
     if column is not None:
-        return _spread(column.codes != 0, relation.length)
+        held: Mask = _spread(column.codes != 0, relation.length)
+        return held
     values, position = distinct_values(run, call, relation)
     held = np.array([v is not None and v is not False for v in values], dtype=np.bool_)
-    return held if position is None else np.asarray(held[position])
+    mask: Mask = held if position is None else held[position]
+    return mask
 
 
 def column_of(run: Run, call: CallTree, relation: Relation) -> Column:
@@ -79,6 +81,7 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
     if not columns:
         if pure:
             value = _apply(call, function, [o[0] for o in operands])  # type: ignore[index]
+            run.budget.charge_values([value])
             return [value], np.zeros(relation.length, dtype=np.intp)
         fixed = [o[0] for o in operands]  # type: ignore[index]
         return [_apply(call, function, fixed) for _ in range(relation.length)], None
@@ -103,6 +106,7 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
             raise
         except Exception as error:
             raise _failed(call, arguments, error) from error
+    run.budget.charge_values(results)
     return results, position
 
 

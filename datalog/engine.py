@@ -9,13 +9,14 @@ very end. What keeps it safe: every join charges the budget with its size before
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datalog import calls, fixpoint, kernels, scan
 from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable, InputBinding, InputName, InputSource
-from datalog.errors import InternalError, QueryError, query_error, show
+from datalog.errors import QueryError, query_error, show
 from datalog.lower import is_lookup
 from datalog.plan import (
     AntiJoin,
@@ -41,7 +42,7 @@ from datalog.relation import UNIT, Column, LocalCodes, Relation, concat, empty, 
 from store.value import Kind, canonical, encode_inline, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ class Run:
     """One evaluation of a plan: its inputs, code space and budget. Confined to one thread, thrown away with the answer."""
 
     __slots__ = (
-        "_foreign", "_operands", "_params", "actual", "budget", "codes", "derived", "inputs", "memo", "names", "plan",
+        "_operands", "_params", "actual", "budget", "codes", "derived", "inputs", "memo", "names", "plan",
         "round_memo", "rows_scanned", "sources",
     )  # fmt: skip
 
@@ -82,7 +83,6 @@ class Run:
         self.names: dict[str, Any] = {}
         self._params: dict[str, Any] = {}
         self._operands: dict[int | str, tuple[Kind, int]] = {}
-        self._foreign: dict[tuple[int, int], int] = {}
         self.memo: dict[int, Relation] = {}
         self.round_memo: dict[int, Relation] = {}
         self.derived: dict[int, Predicates] = {}
@@ -179,8 +179,11 @@ class Run:
 
     def function(self, call: CallTree) -> Callable[..., Any]:
         """The Python callable of a call."""
-        if call.builtin is not None:
-            return calls.source_function(self, call) if call.builtin.source else call.builtin.scalar
+        builtin = call.builtin
+        if builtin is not None:
+            if builtin.source:
+                return calls.source_function(self, call)
+            return partial(builtin.scalar, check=self.budget.check) if builtin.checked else builtin.scalar
         assert call.callable_input is not None
         name = call.callable_input
         found = self._params[name] if name.startswith("?") else self.names[name]
@@ -297,14 +300,35 @@ def binding_names(binding: Binding) -> list[str]:
 
 
 def evaluate(run: Run, node: Node) -> Relation:
-    """The rows of a node."""
-    function = _NODES.get(type(node))
-    if function is None:
-        raise InternalError("internal/plan", f"no evaluation for {type(node).__name__}")
-    relation = function(run, node)
+    """The rows of a node. Chains of joins are walked, not recursed into: a query may have hundreds of clauses."""
+    spine: list[Any] = []
+    relation: Relation | None = None
+    while relation is None:
+        kind = type(node)
+        if kind in _STEPS:
+            spine.append(node)
+            node = node.left if kind in (Join, AntiJoin) else node.child  # type: ignore[union-attr]
+        elif kind is Shared:
+            relation = (run.round_memo if node.volatile else run.memo).get(node.key)  # type: ignore[union-attr]
+            if relation is None:
+                spine.append(node)
+                node = node.child  # type: ignore[union-attr]
+        else:
+            relation = _LEAVES[kind](run, node)
+            _count(run, node, relation)
+    for step in reversed(spine):
+        if type(step) is Shared:
+            (run.round_memo if step.volatile else run.memo)[step.key] = relation
+        else:
+            relation = _STEPS[type(step)](run, step, relation)
+        _count(run, step, relation)
+    return relation
+
+
+def _count(run: Run, node: Node, relation: Relation) -> None:
+    """Note the actual rows of a node, for `explain`."""
     if run.actual is not None:
         run.actual[id(node)] = run.actual.get(id(node), 0) + relation.length
-    return relation
 
 
 def _unit(_run: Run, _node: Unit) -> Relation:
@@ -372,8 +396,7 @@ def _equals(run: Run, column: Column, kind: Kind, code: int) -> NDArray[np.bool_
     return kernels.equal(column.codes, np.int64(wanted))
 
 
-def _join(run: Run, node: Join) -> Relation:
-    left = evaluate(run, node.left)
+def _join(run: Run, node: Join, left: Relation) -> Relation:
     if not left.length:
         return empty(node.variables)
     right = node.right
@@ -397,8 +420,7 @@ def _join(run: Run, node: Join) -> Relation:
     return Relation(found, length, key if key is not None and key <= found.keys() else None)
 
 
-def _anti_join(run: Run, node: AntiJoin) -> Relation:
-    left = evaluate(run, node.left)
+def _anti_join(run: Run, node: AntiJoin, left: Relation) -> Relation:
     if not left.length:
         return empty(node.variables)
     right = node.right
@@ -418,15 +440,13 @@ def _anti_join(run: Run, node: AntiJoin) -> Relation:
     return left.keep(mask).only(node.variables)
 
 
-def _filter(run: Run, node: Filter) -> Relation:
-    child = evaluate(run, node.child)
+def _filter(run: Run, node: Filter, child: Relation) -> Relation:
     if not child.length:
         return empty(node.variables)
     return child.keep(calls.truth(run, node.call, child)).only(node.variables)
 
 
-def _extend(run: Run, node: Extend) -> Relation:
-    child = evaluate(run, node.child)
+def _extend(run: Run, node: Extend, child: Relation) -> Relation:
     if not child.length:
         return empty(node.variables)
     binding = node.binding
@@ -483,20 +503,12 @@ def _union(run: Run, node: Union) -> Relation:
     return concat([evaluate(run, c) for c in node.children], node.variables, run.codes)
 
 
-def _project(run: Run, node: Project) -> Relation:
-    child = evaluate(run, node.child).only(node.variables)
+def _project(run: Run, node: Project, child: Relation) -> Relation:
+    child = child.only(node.variables)
     if not node.distinct:
         return child
     run.budget.charge(child.length, len(node.variables))
     return child.distinct()
-
-
-def _shared(run: Run, node: Shared) -> Relation:
-    memo = run.round_memo if node.volatile else run.memo
-    found = memo.get(node.key)
-    if found is None:
-        found = memo[node.key] = evaluate(run, node.child)
-    return found
 
 
 def _derived(run: Run, node: Derived) -> Relation:
@@ -507,29 +519,24 @@ def _fixpoint(run: Run, node: Fixpoint) -> Relation:
     return fixpoint.run_fixpoint(run, node, evaluate)
 
 
-_NODES: dict[type, Callable[[Run, Any], Relation]] = {
+_LEAVES: dict[type, Callable[[Run, Any], Relation]] = {
     Unit: _unit,
     Input: _input,
     Scan: _scan,
     Tuples: _tuples,
+    Union: _union,
+    Derived: _derived,
+    Fixpoint: _fixpoint,
+}
+_STEPS: dict[type, Callable[[Run, Any, Relation], Relation]] = {
     Join: _join,
     AntiJoin: _anti_join,
     Filter: _filter,
     Extend: _extend,
-    Union: _union,
     Project: _project,
-    Shared: _shared,
-    Derived: _derived,
-    Fixpoint: _fixpoint,
 }
 
 
 def run_plan(run: Run) -> Relation:
     """The distinct rows of a plan's root."""
     return evaluate(run, run.plan.root)
-
-
-def rows_of(nodes: Iterable[Node], run: Run) -> dict[int, int]:
-    """The actual rows of nodes, by identity, for `explain`."""
-    assert run.actual is not None
-    return {id(n): run.actual[id(n)] for n in nodes if id(n) in run.actual}

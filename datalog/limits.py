@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from store.errors import QueryError
 
@@ -79,6 +80,18 @@ class Budget:
                 raise self._over("derivations", limits.derivations)
         # 3 columns: a join holds its two sides' row numbers and one gathered column at the same time
         if limits.memory_bytes is not None and rows * 8 * (width + 3) > limits.memory_bytes:
+            raise self._over("memory_bytes", limits.memory_bytes)
+
+    def charge_values(self, values: list[Any]) -> None:
+        """Count the characters and members of values that a function made; raise `query/limit` when they are too many."""
+        limits = self._limits
+        if limits is None or limits.memory_bytes is None:
+            return
+        size = 0
+        for value in values:
+            if isinstance(value, str | bytes | tuple):
+                size += len(value)
+        if size > limits.memory_bytes // 4:  # a value may be held a few times over while it is worked on
             raise self._over("memory_bytes", limits.memory_bytes)
 
     def charge_rows(self, rows: int) -> None:

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     "find", "in", "with", "keys", "strs", "syms", "where", "having", "order-by", "limit", "offset", "timeout",
 )  # fmt: skip
+_DEEPEST = 100
 _CONNECTIVES = {"and", "or", "or-join", "not", "not-join"}
 
 
@@ -87,6 +88,7 @@ def parse_query(query: Any) -> Query:
     if isinstance(query, Query):
         return query
     text, root = _read(query)
+    _check_nesting(text, root)
     return _QueryParser(text).query(root)
 
 
@@ -95,6 +97,7 @@ def parse_rules(rules: Any) -> Rules:
     if isinstance(rules, Rules):
         return rules
     text, root = _read(rules)
+    _check_nesting(text, root)
     return _QueryParser(text).rules(root)
 
 
@@ -106,6 +109,12 @@ def nesting_of(node: Node) -> int:
         deepest = max(deepest, depth)
         pending.extend((child, depth + 1) for child in current.items)
     return deepest
+
+
+def _check_nesting(text: str, root: Node) -> None:
+    """The parser goes down with the forms: deeper ones than any real query has are refused."""
+    if text.count("(") + text.count("[") + text.count("{") > _DEEPEST and nesting_of(root) > _DEEPEST:
+        raise query_error("query/syntax", f"The text is nested deeper than {_DEEPEST} forms.", text, (0, 1))
 
 
 def _read(query: Any) -> tuple[str, Node]:

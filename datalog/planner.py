@@ -465,8 +465,9 @@ class Planner:
         firsts = [a for a in makers if a.needs <= bound]
         if start.distinct or start.rows != 1.0:
             firsts = [a for a in firsts if a.seen & bound] or firsts
-        if len(firsts) > _MOST_STARTS:
-            firsts = sorted(firsts, key=lambda a: self.estimate(a, start)[1])[:_MOST_STARTS]
+        most = _MOST_STARTS if len(makers) <= 30 else 1
+        if len(firsts) > most:
+            firsts = sorted(firsts, key=lambda a: self.estimate(a, start)[1])[:most]
         best: tuple[float, list[Atom]] | None = None
         choices: list[Atom | None] = [*firsts] or [None]
         for first in choices:

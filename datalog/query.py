@@ -55,6 +55,8 @@ def q(query: Any, *inputs: Any, limits: Limits | None = None, engine: str | None
         >>> q("[:find ?x . :in [?x ...] :where [(> ?x 2)]]", [1, 2, 3])
         3
     """
+    if limits is not None and isinstance(query, str):
+        _check_length(query, limits)
     return prepare(query)(*inputs, limits=limits, engine=engine)
 
 
@@ -235,13 +237,18 @@ class Prepared:
 
     def _check_text(self, limits: Limits) -> None:
         text = self.query.text
-        if limits.text_bytes is not None and len(text.encode("utf-8", "surrogatepass")) > limits.text_bytes:
-            raise QueryError("query/limit", f"The query text is longer than its limit of {limits.text_bytes} bytes.")
+        _check_length(text, limits)
         if limits.nesting is not None and nesting_of(read_node(text)) > limits.nesting:
             raise QueryError("query/limit", f"The query is nested deeper than its limit of {limits.nesting}.")
 
     def __repr__(self) -> str:
         return f"<Prepared {' '.join(self.query.text.split())[:80]}>"
+
+
+def _check_length(text: str, limits: Limits) -> None:
+    """Raise for a text over its limit, before anything reads it."""
+    if limits.text_bytes is not None and len(text.encode("utf-8", "surrogatepass")) > limits.text_bytes:
+        raise QueryError("query/limit", f"The query text is longer than its limit of {limits.text_bytes} bytes.")
 
 
 _engine = engine  # the parameter `engine` of calls hides the module

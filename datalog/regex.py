@@ -231,7 +231,13 @@ def _holds(what: str, text: str, at: int) -> bool:
     return (before != after) is (what == "boundary")
 
 
-def _run(regex: Regex, text: str, start: int, *, anchored: bool, whole: bool) -> tuple[int, ...] | None:
+def _no_check() -> None:
+    """The check that never raises."""
+
+
+def _run(
+    regex: Regex, text: str, start: int, check: Callable[[], None], *, anchored: bool, whole: bool
+) -> tuple[int, ...] | None:
     """The places of the best match from `start` on: (start, end, start of group 1, ...), -1 for groups not reached."""
     program = regex.program
     width = 2 * regex.groups
@@ -241,6 +247,8 @@ def _run(regex: Regex, text: str, start: int, *, anchored: bool, whole: bool) ->
     at = start
     length = len(text)
     while at <= length:
+        if not at % 256:
+            check()
         if best is None and (at == start or not anchored):
             if not threads and not anchored and regex.literal:
                 at = text.find(regex.literal, at)
@@ -312,38 +320,38 @@ def _texts(text: str, places: tuple[int, ...]) -> tuple[str | None, ...]:
     return tuple(text[a:b] if a >= 0 and b >= 0 else None for a, b in zip(places[::2], places[1::2], strict=True))
 
 
-def find(regex: Regex, text: str) -> tuple[str | None, ...] | None:
+def find(regex: Regex, text: str, check: Callable[[], None] = _no_check) -> tuple[str | None, ...] | None:
     """(match, group 1, ...) of the first match, or None."""
-    places = _run(regex, text, 0, anchored=False, whole=False)
+    places = _run(regex, text, 0, check, anchored=False, whole=False)
     return None if places is None else _texts(text, places)
 
 
-def fullmatch(regex: Regex, text: str) -> tuple[str | None, ...] | None:
+def fullmatch(regex: Regex, text: str, check: Callable[[], None] = _no_check) -> tuple[str | None, ...] | None:
     """(match, group 1, ...) when the whole text matches, or None."""
-    places = _run(regex, text, 0, anchored=True, whole=True)
+    places = _run(regex, text, 0, check, anchored=True, whole=True)
     return None if places is None else _texts(text, places)
 
 
-def _places(regex: Regex, text: str) -> Iterator[tuple[int, ...]]:
+def _places(regex: Regex, text: str, check: Callable[[], None]) -> Iterator[tuple[int, ...]]:
     at = 0
     while at <= len(text):
-        places = _run(regex, text, at, anchored=False, whole=False)
+        places = _run(regex, text, at, check, anchored=False, whole=False)
         if places is None:
             return
         yield places
         at = places[1] if places[1] > places[0] else places[1] + 1
 
 
-def find_all(regex: Regex, text: str) -> list[tuple[str | None, ...]]:
+def find_all(regex: Regex, text: str, check: Callable[[], None] = _no_check) -> list[tuple[str | None, ...]]:
     """(match, group 1, ...) of all matches that do not overlap."""
-    return [_texts(text, p) for p in _places(regex, text)]
+    return [_texts(text, p) for p in _places(regex, text, check)]
 
 
-def split(regex: Regex, text: str, limit: int = 0) -> list[str]:
+def split(regex: Regex, text: str, limit: int = 0, check: Callable[[], None] = _no_check) -> list[str]:
     """The parts between matches; at most `limit` parts when it is not 0."""
     parts: list[str] = []
     at = 0
-    for places in _places(regex, text):
+    for places in _places(regex, text, check):
         if limit and len(parts) == limit - 1:
             break
         if places[1] == places[0] and places[0] in (0, len(text)):
@@ -354,11 +362,11 @@ def split(regex: Regex, text: str, limit: int = 0) -> list[str]:
     return parts
 
 
-def replace(regex: Regex, text: str, new: str) -> str:
+def replace(regex: Regex, text: str, new: str, check: Callable[[], None] = _no_check) -> str:
     """The text with every match replaced by a plain string."""
     parts: list[str] = []
     at = 0
-    for places in _places(regex, text):
+    for places in _places(regex, text, check):
         parts += [text[at : places[0]], new]
         at = places[1]
     return "".join([*parts, text[at:]])

@@ -1,5 +1,7 @@
-"""Small: the path of point queries. A plan that is a chain of lookups from a known value is compiled to a few steps over
-Python lists; arrays pay from some tens of rows on, so a run that finds more hands over to the engine.
+"""Small: the path of point queries, over a few lookups and Python lists instead of arrays.
+
+A plan that is a chain of lookups from a known value is compiled to a few steps. Arrays pay from some tens of rows on, so a
+run that finds more hands over to the engine.
 
 Place on the path: `query.Prepared` tries it before engine.run_plan and find.shape, when no limits are asked for. It takes
 only what it can do exactly: scans of one database with constant attributes, each reached from a constant, a scalar input
@@ -137,7 +139,9 @@ def _stepped(
     return made
 
 
-def _code(step: Step, term: Const | Param | Any, params: dict[str, Any], snapshot: Any, codes: Any, *, entity: bool) -> Any:
+def _code(
+    step: Step, term: Const | Param | Any, params: dict[str, Any], snapshot: Any, codes: Any, *, entity: bool
+) -> Any:
     """The code of a constant or input in entity or value position; None when nothing can match it."""
     value = params[term.name] if isinstance(term, Param) else term.value
     if entity or step.is_ref:

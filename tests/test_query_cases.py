@@ -1,9 +1,10 @@
 """The language by cases: every map in tests/cases/{query,rules,pull,errors}/*.edn is one test, run with both engines.
 
 A file is a sequence of maps. A map without :name sets what the following cases start from (:schema, :tx, :rules); a case
-has :name and :query (text, or the form itself), or :pull and :eid. :args are its inputs, where `$` stands for the database, `%` for
-the rules and `$2` for a second database made by :tx2; default is what :in asks for. :expect is the answer: a set where order does not
-matter; `?x` in it matches anything, the same thing each time. Or :error is the code and :message the exact text.
+has :name and :query (text, or the form itself), or :pull and :eid. :args are its inputs, where `$` stands for the database,
+`%` for the rules and `$2` for a second database made by :tx2; default is what :in asks for. :expect is the answer: a set
+where order does not matter; `?x` in it matches anything, the same thing each time. Or :error is the code and :message the
+exact text.
 """
 
 from __future__ import annotations
