@@ -21,6 +21,7 @@ import numpy as np
 from datalog import kernels
 from datalog.plan import Const, Derived, Fixpoint, Param, Var
 from datalog.relation import EMPTY, Column, Relation, empty, interned, same_kind
+from datalog.scan import join_with
 from store.value import Kind
 
 if TYPE_CHECKING:
@@ -298,16 +299,12 @@ class Predicates:
         predicate = self.found[node.predicate]
         shared = [i for i, t in enumerate(node.terms) if isinstance(t, Var) and t.name in left.columns]
         if node.delta or not shared or not predicate.length or left.length * 4 > predicate.length:
-            from datalog.scan import join_with  # noqa: PLC0415 - scan imports what the engine imports
-
             return join_with(run, left, self.rows(run, node))
         first = shared[0]
         term = node.terms[first]
         assert isinstance(term, Var)
         pair = same_kind(left.columns[term.name], Column(EMPTY, predicate.kinds[first]), run.codes)
         if pair is None or pair[0].kind is not predicate.kinds[first]:
-            from datalog.scan import join_with  # noqa: PLC0415 - as above
-
             return join_with(run, left, self.rows(run, node))
         lefts, rights = predicate.index(first).find(pair[0].codes, run.charge(len(left.columns) + predicate.width))
         mask: Any = None

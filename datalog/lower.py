@@ -7,12 +7,13 @@ functions, constants of the wrong type, arities, unknown rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.ast import (
     Blank,
     Call,
+    Constant,
     Function,
     NameArgument,
     Not,
@@ -186,6 +187,8 @@ class Lowering:
             elif isinstance(clause, Function):
                 found.extend(self.function(clause, text))
             elif isinstance(clause, RuleCall):
+                clause, extra = self.looked_up(clause)  # noqa: PLW2901 - the same call, its lookup refs bound before it
+                found.extend(a for pattern in extra for a in self.pattern(pattern, text))
                 found.append(self.rule_call(clause, text))
             else:
                 found.append(self.nested(clause, text))
@@ -399,6 +402,24 @@ class Lowering:
         if call.callable_input is not None and call.callable_input.startswith("?"):
             found.discard(call.callable_input)
         return frozenset(found)
+
+    def looked_up(self, clause: RuleCall) -> tuple[RuleCall, list[Pattern]]:
+        """The call with variables for its lookup refs, and the patterns that find their entities."""
+        source = self.sources.get(clause.source)
+        if source is None or source.snapshot is None:
+            return clause, []
+        extra: list[Pattern] = []
+        arguments: list[Term] = []
+        for given in clause.arguments:
+            argument = given
+            if isinstance(given, Constant) and isinstance(given.value, Vector) and is_lookup(given.value):
+                found = source.snapshot.schema.find(str(given.value[0]))
+                if found is not None and found.unique is not None:
+                    argument = Variable(self.fresh("?ref"), given.at)
+                    terms = (argument, Constant(given.value[0], given.at), Constant(given.value[1], given.at))
+                    extra.append(Pattern(clause.source, terms, given.at))
+            arguments.append(argument)
+        return (replace(clause, arguments=tuple(arguments)), extra) if extra else (clause, [])
 
     def rule_call(self, clause: RuleCall, text: str) -> Atom:
         """The call of a rule, checked."""

@@ -496,6 +496,9 @@ class _Evaluator:
         """The environments in which a rule's table, as far as it goes, has a row that fits."""
         if name not in self.rules:
             raise QueryError("query/unknown-rule", f"There is no rule {name}.")
+        facts = self.sources.get(source)
+        if facts is not None:
+            arguments = [facts.entity(a) if isinstance(a, Vector) else a for a in arguments]
         known = tuple(
             env.get(str(a), _UNKNOWN) if _is_variable(a) else _UNKNOWN if _is_blank(a) else a for a in arguments
         )

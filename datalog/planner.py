@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from datalog.aggregates import find_aggregate
+from datalog.aggregates import AGGREGATES, find_aggregate
 from datalog.ast import (
     BindBlank,
     BindCollection,
@@ -42,8 +42,9 @@ from datalog.ast import (
     binding_variables,
     clause_variables,
 )
+from datalog.builtins import find_function
 from datalog.cost import SELECTIVITY, Sizes, State, joined
-from datalog.errors import did_you_mean, names, query_error
+from datalog.errors import QueryError, did_you_mean, names, query_error
 from datalog.lower import Atom, Lowering, bound_from, takes_range, unbound_error
 from datalog.plan import (
     AggregateTree,
@@ -258,24 +259,16 @@ class Planner:
 
     def function_or_fail(self, call: Call) -> Any:
         """The function of a call outside of aggregates."""
-        from datalog.aggregates import AGGREGATES  # noqa: PLC0415 - for the message only
-
-        try:
-            bare = Call(call.name, tuple(a for a in call.arguments if not isinstance(a, Call)), call.at)
-            if len(bare.arguments) == len(call.arguments):
-                return self.lowering.call(bare, self.query.text).builtin
-            from datalog.builtins import find_function  # noqa: PLC0415 - as above
-
-            found = find_function(call.name)
-            if found is None:
-                self.lowering.unknown_function(call, self.query.text)
-        except Exception as error:
+        found = find_function(call.name)
+        if found is None:
             near = did_you_mean(call.name, AGGREGATES)
-            if getattr(error, "code", "") == "query/unknown-function" and near is not None:
-                raise query_error(
-                    "query/unknown-function", f"There is no aggregate {call.name}.", self.query.text, call.at, hint=near
-                ) from None
-            raise
+            if near is None:
+                self.lowering.unknown_function(call, self.query.text)
+            raise query_error(
+                "query/unknown-function", f"There is no aggregate {call.name}.", self.query.text, call.at, hint=near
+            )
+        if not any(isinstance(a, Call) for a in call.arguments):
+            self.lowering.call(call, self.query.text)  # checks the number of arguments
         return found
 
     def inputs(self) -> list[Atom]:
@@ -690,8 +683,6 @@ class Planner:
 
     def try_alone(self, inner: list[Atom], keep: frozenset[str], limit: float) -> State | None:
         """The body on its own, when its variables all bind inside and it gives no more rows than the outside has."""
-        from datalog.errors import QueryError  # noqa: PLC0415 - the one place that may fail and go on
-
         keys = self.keys
         try:
             found = self.body([replace(a) for a in inner], State(), keep)
