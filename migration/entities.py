@@ -206,8 +206,8 @@ def reserve(conn: Connection, n: int, note: Mapping[str, Any]) -> int:
 class NewKeys:
     """Keys that the database does not have, gathered into columns for `conn.load`.
 
-    Lifecycle: 1. `prepare` and `add` keys; 2. `count` eids are reserved; 3. `columns(first)` gives the columns, with the eids from
-    `first` on. Until then an entity is numbered from 0; one that exists already stands as -1 - its eid.
+    Lifecycle: 1. `prepare` and `add` keys; 2. `count` eids are reserved; 3. `columns(first)` gives the columns, with the
+    eids from `first` on. Until then an entity is numbered from 0; one that exists already stands as -1 - its eid.
     """
 
     def __init__(self, keymap: KeyMap) -> None:

@@ -1,0 +1,317 @@
+"""The commands of this layer: `datalog memory import | verify | export`, and `datalog demo`.
+
+`datalog.cli` loads this module by name when one of them is given, and calls `run`. The commands put together source,
+importer, verify and report; they decide nothing. Exit codes are those of `datalog.cli`: 1 when a verification finds a
+difference. Reports go to standard output, progress to standard error.
+"""
+
+# ruff: noqa: T201 - commands print
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+
+import datalog as d
+from migration import report
+from migration.entities import fetch
+from migration.importer import import_memory, paused_gc
+from migration.keymap import KeyMap, builtin
+from migration.source import read_memory, write_memory
+from migration.verify import verify
+from store.errors import KeyMapError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["EXAMPLE", "run"]
+
+FOUND: Final = 1
+USER: Final = 2
+#: the memory of the examples; `examples/memory.edn` is a copy of it
+EXAMPLE: Final = Path(__file__).parent / "data" / "memory.edn"
+
+_BAR: Final = 30  # cells of the progress bar
+_REDRAW_S: Final = 0.1
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Runs `memory` or `demo` with the arguments after it; returns the exit code."""
+    if command == "demo":
+        return _demo(arguments)
+    first = arguments[0] if arguments else None
+    if first in _MEMORY:
+        return _MEMORY[first][0](arguments[1:])
+    lines = "\n".join(f"  {name:<8}{text}" for name, (_, text) in _MEMORY.items())
+    parser = argparse.ArgumentParser(
+        prog="datalog memory",
+        usage="datalog memory COMMAND ...",
+        description=f"Moves an EDN memory file into a database, and proves that nothing was lost.\n\ncommands:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=list(_MEMORY), metavar="COMMAND", help=argparse.SUPPRESS)
+    if first is None:
+        parser.print_help()
+        return USER
+    parser.parse_args(arguments)
+    return 0
+
+
+def _parser(name: str, description: str, *, file: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"datalog memory {name}", description=description)
+    if file:
+        parser.add_argument("file", type=Path, metavar="FILE", help="the EDN memory file; it is only read")
+    parser.add_argument("--db", required=True, type=Path, metavar="PATH", help="the database's directory")
+    parser.add_argument(
+        "--keymap", type=Path, metavar="EDN", help="rules and schema put in front of the built-in mapping"
+    )
+    return parser
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, default=None, help="show progress; default: on a terminal"
+    )
+
+
+def _keymap(path: Path | None) -> KeyMap:
+    if path is None:
+        return builtin()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise KeyMapError("keymap/unreadable", f"The key mapping cannot be read: {e}.", file=str(path)) from e
+    return builtin().extended(text, source=str(path))
+
+
+def _import(arguments: list[str]) -> int:
+    parser = _parser("import", "Brings a database to what a memory file holds; writes differences only.", file=True)
+    parser.add_argument("--full", action="store_true", help="try the mapping on every key first, not on a sample")
+    parser.add_argument("--keep-missing", action="store_true", help="keep keys that the file no longer has")
+    _report_options(parser)
+    given = parser.parse_args(arguments)
+    keymap = _keymap(given.keymap)
+    with Bar(sys.stderr, shown=given.progress) as bar:
+        bar("read the file", 0, 0)
+        memory = read_memory(given.file)
+        with d.connect(given.db) as conn:
+            done = import_memory(
+                conn, memory, keymap, progress=bar, full_check=given.full, delete_missing=not given.keep_missing
+            )
+    print(report.as_json(done.as_dict()) if given.json else report.import_text(done))
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    parser = _parser(
+        "verify", "Compares every key of a memory file with a database. Exit code 1: they differ.", file=True
+    )
+    _report_options(parser)
+    given = parser.parse_args(arguments)
+    keymap = _keymap(given.keymap)
+    with Bar(sys.stderr, shown=given.progress) as bar:
+        bar("read the file", 0, 0)
+        memory = read_memory(given.file)
+        with d.connect(given.db, read_only=True) as conn, conn.db() as db:
+            outcome = verify(db, keymap, memory, progress=bar)
+    print(report.as_json(outcome.as_dict()) if given.json else report.verification_text(outcome))
+    return 0 if outcome.equal else FOUND
+
+
+def _export(arguments: list[str]) -> int:
+    parser = _parser("export", "Writes all keys and values of a database as one EDN map, a key a line.", file=False)
+    given = parser.parse_args(arguments)
+    keymap = _keymap(given.keymap)
+    with d.connect(given.db, read_only=True) as conn, conn.db() as db, paused_gc():
+        stored = fetch(db, keymap)
+        # in the order in which the keys came
+        write_memory(
+            ((k, s.value(keymap)) for k, s in sorted(stored.items(), key=_by_eid) if not s.state.deleted), sys.stdout
+        )
+    return 0
+
+
+def _by_eid(item: tuple[Any, Any]) -> int:
+    return int(item[1].state.eid)
+
+
+_MEMORY: Final[dict[str, tuple[Callable[[list[str]], int], str]]] = {
+    "import": (_import, "bring a database to what a memory file holds"),
+    "verify": (_verify, "compare every key of a memory file with a database"),
+    "export": (_export, "write all keys of a database as EDN to standard output"),
+}
+
+
+class Bar:
+    """Progress on a stream: a bar that redraws itself on a terminal, a line for each step elsewhere.
+
+    Call it with (step, done, of), as importer and verify do. `shown=None`: on a terminal only.
+    """
+
+    def __init__(self, out: TextIO, *, shown: bool | None = None) -> None:
+        self._out = out
+        self._terminal = out.isatty()
+        self._shown = self._terminal if shown is None else shown
+        self._step = ""
+        self._drawn_at = 0.0
+        self._width = 0
+        self._began = time.perf_counter()
+
+    def __call__(self, step: str, done: int, of: int) -> None:
+        if not self._shown:
+            return
+        now = time.perf_counter()
+        if step != self._step:
+            self._finish_line()
+            self._step, self._began = step, now
+            if not self._terminal:
+                self._out.write(f"{step} ...\n")
+        elif self._terminal and done < of and now - self._drawn_at < _REDRAW_S:
+            return
+        if self._terminal:
+            self._draw(done, of, now - self._began)
+            self._drawn_at = now
+
+    def _draw(self, done: int, of: int, seconds: float) -> None:
+        filled = _BAR * done // of if of else 0
+        count = f" {done:,} of {of:,}" if of else ""
+        line = f"{self._step:<20} [{'#' * filled}{'.' * (_BAR - filled)}]{count}  {seconds:.1f} s"
+        self._out.write(f"\r{line:<{self._width}}")
+        self._width = len(line)
+        self._out.flush()
+
+    def _finish_line(self) -> None:
+        if self._terminal and self._step:
+            self._out.write("\n")
+            self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._finish_line()
+            self._out.flush()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# demo
+
+#: title, query, further inputs
+_QUESTIONS: Final[tuple[tuple[str, str, tuple[Any, ...]], ...]] = (
+    (
+        "Sessions that :ada owns, the latest first",
+        """[:find ?id ?type ?open ?at
+            :in $ ?owner
+            :where [?s :session/owner ?owner] [?s :session/id ?id] [?s :session/type ?type]
+                   [?s :session/open? ?open] [?s :session/last-active ?at]
+            :order-by [?at :desc] :limit 5]""",
+        (d.kw("ada"),),
+    ),
+    (
+        "Who is present in a session without being a member of it",
+        """[:find ?id ?user ?name
+            :where [?p :presence/session ?s] [?p :presence/user ?user] [?p :presence/user-name ?name]
+                   [?s :session/id ?id] [?s :session/owner]
+                   (not [?s :session/members ?user])
+            :order-by [?id :asc ?user :asc] :limit 5]""",
+        (),
+    ),
+    (
+        'Insight and wisdom tagged "joins"',
+        """[:find ?level ?title ?user
+            :in $ ?tag [?level ...]
+            :where [?l :learning/tags ?tag] [?l :learning/level ?level] [?l :learning/title ?title]
+                   [?l :learning/user ?user] (not [?l :learning/status :deleted])
+            :order-by [?level :asc ?title :asc] :limit 5]""",
+        ("joins", [d.kw("insight"), d.kw("wisdom")]),
+    ),
+    (
+        "Tags by count",
+        """[:find ?tag ?count
+            :where [?t :tag/name ?tag] [?t :tag/count ?count]
+            :order-by [?count :desc ?tag :asc] :limit 5]""",
+        (),
+    ),
+    (
+        "Embed tokens that had expired by the middle of 2025",
+        """[:find ?key ?expires
+            :in $ ?now
+            :where [?c :cache/type :embed-token] [?c :cache/expires ?expires] [(< ?expires ?now)] [?c :cache/key ?key]
+            :order-by [?expires :asc] :limit 5]""",
+        (datetime(2025, 7, 1, tzinfo=UTC),),
+    ),
+    (
+        "Whom news from :ada reaches, from member to member of open sessions (a recursive rule)",
+        """[:find ?user (count ?s)
+            :in $ % ?from
+            :where (reaches ?from ?user) [?s :session/members ?user]
+            :order-by [(count ?s) :desc ?user :asc] :limit 5]""",
+        (
+            """[[(meets ?a ?b) [?s :session/open? true] [?s :session/members ?a] [?s :session/members ?b]]
+                [(reaches ?a ?b) (meets ?a ?b)]
+                [(reaches ?a ?c) (reaches ?a ?b) (meets ?b ?c)]]""",
+            d.kw("ada"),
+        ),
+    ),
+)
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="datalog demo", description="Migrates the example memory, verifies every key, and asks it a few questions."
+    )
+    parser.add_argument("--db", type=Path, metavar="PATH", help="the database's directory; default: a temporary one")
+    parser.add_argument("--keep", action="store_true", help="keep the temporary directory")
+    given = parser.parse_args(arguments)
+    directory = Path(tempfile.mkdtemp(prefix="datalog-demo-"))
+    try:
+        return _demonstrate(directory, given.db or directory / "memory.db")
+    finally:
+        if given.keep:
+            print(f"\nkept: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _demonstrate(directory: Path, path: Path) -> int:
+    file = directory / "memory.edn"
+    shutil.copyfile(EXAMPLE, file)
+    keymap = builtin()
+    print(f"1. The memory: {file}")
+    memory = read_memory(file)
+    print(f"   {len(memory):,} keys, {memory.size_bytes:,} bytes, SHA-256 {memory.digest[:16]}...\n")
+    with d.connect(path) as conn:
+        print(f"2. Migrated to {path}", flush=True)
+        with Bar(sys.stderr, shown=True) as bar:
+            done = import_memory(conn, memory, keymap, progress=bar, full_check=True)
+        print(_indented(report.import_text(done)))
+        print("\n3. Verified, key by key", flush=True)
+        outcome = verify(conn.db(), keymap, memory)
+        print(_indented(report.verification_text(outcome)))
+        print("\n4. Asked")
+        for title, query, inputs in _QUESTIONS:
+            _ask(conn, title, query, inputs)
+    return 0 if outcome.equal else FOUND
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"   {line}" for line in text.splitlines())
+
+
+def _ask(conn: d.Connection, title: str, query: str, inputs: Sequence[Any]) -> None:
+    began = time.perf_counter()
+    rows = list(conn.q(query, *inputs))
+    took = (time.perf_counter() - began) * 1000
+    print(f"\n   {title}  ({len(rows)} rows, {took:.1f} ms)")
+    cells = [[d.write_edn(v) for v in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("     " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
