@@ -219,6 +219,25 @@ class ReadTxn:
         except lmdb.Error as e:
             raise convert_error(e, self._env.path) from e
 
+    def advance(self, generation: int, expected: bytes | None = None) -> None:
+        """Moves on to the newest commit if the segments there are still of a generation.
+
+        A read transaction keeps LMDB from reusing all pages freed after it. The segments change only with the generation,
+        so the reader of a base may move along with the commits that merge nothing. `expected` is the meta record of a
+        commit known to be of that generation.
+        """
+        try:
+            newer = self._env.begin_raw()
+            data = newer.get(META_KEY)
+            if data is None or (data != expected and decode_meta(data).generation != generation):
+                newer.abort()
+                return
+            with self._lock:
+                self._txn, older = newer, self._txn
+            older.abort()
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+
     def park(self) -> None:
         """Gives up the moment, so that no page is held; py-lmdb keeps the slot. `refresh` before the next read."""
         with self._lock, contextlib.suppress(lmdb.Error):

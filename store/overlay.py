@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Codes = NDArray[np.int64]
-    Row = tuple[int, int, int, int, int]  # e, aid, v, tx, 1 added or 0 retracted
+
+Row = tuple[int, int, int, int, int]  # e, aid, v, tx, 1 added or 0 retracted
 
 
 class Changes(NamedTuple):

@@ -31,7 +31,7 @@ from store.environment import META_KEY, Meta, decode_meta, new_meta, open_enviro
 from store.errors import SchemaError, StorageError, TransactionError, UserError
 from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stats_key, to_avet
 from store.log import LogWriter, iter_log_rows
-from store.overlay import Overlay, OverlayView, net_changes
+from store.overlay import Overlay, OverlayView, Row, net_changes
 from store.resolve import ResolvedColumn, encode_column, resolve
 from store.schema import SCHEMA_AIDS, TX_INSTANT, Attribute, Schema, read_schema, unknown_attribute
 from store.schema_change import SchemaChange, SchemaChanger, read_attributes, read_names
@@ -119,11 +119,10 @@ class Store:
             self.dictionary = Dictionary(self.env)
             self.cache = ColumnCache()
             self._watch = self.env.read()
-            self._meta = meta
             self._bases: weakref.WeakSet[Base] = weakref.WeakSet()
-            self._base = self._new_base(meta)
-            self._novelty = self._read_tail(self._base, meta)
-            self._newest = self._first_snapshot(meta)
+            self._base, self._meta, self._meta_bytes = self._new_base()
+            self._novelty = self._read_tail(self._base, self._meta)
+            self._newest = self._first_snapshot(self._meta)
         except BaseException:
             self.env.close()
             raise
@@ -140,10 +139,16 @@ class Store:
         write_identity(self.path, meta.id)
         return meta
 
-    def _new_base(self, meta: Meta) -> Base:
-        base = Base(self.env.read(), meta)
+    def _new_base(self) -> tuple[Base, Meta, bytes]:
+        """The segments of the newest commit, and its meta record, read in one transaction."""
+        read = self.env.read()
+        data = read.get(META_KEY)
+        if data is None:
+            raise StorageError("store/meta", f"{self.path} has lost its meta record.", hint="restore a backup")
+        meta = decode_meta(data)
+        base = Base(read, meta)
         self._bases.add(base)
-        return base
+        return base, meta, data
 
     def _read_tail(self, base: Base, meta: Meta) -> OverlayView:
         """The novelty that the log's tail holds."""
@@ -219,8 +224,6 @@ class Store:
                 txn.park()
         self._take_in(meta)
 
-    _meta_bytes: bytes | None = None
-
     def _take_in(self, _hint: Meta) -> None:
         """Moves on to what another process committed."""
         read = self.env.read()
@@ -233,6 +236,7 @@ class Store:
             read.close()
             novelty = self._novelty.extended(overlay.rows)
             base = self._base
+            base.txn.advance(meta.generation)
         else:
             base = Base(read, meta)
             self._bases.add(base)
@@ -263,19 +267,21 @@ class Store:
         """
         self._check_writable()
         forms = read_tx_data(tx_data)
-        with self._lock, self.env.write() as txn:
-            self._catch_up(txn, refresh=False)
-            before = self._newest
-            meta = self._meta
-            codes = NewCodes(self.dictionary, meta.next_code, txn)
-            prepared = prepare(
-                before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call
-            )
-            if not prepared.effects and not prepared.change:
-                return Committed(before, before, before.basis_tx, prepared.tempids)
-            commit = _Commit(self, txn, prepared, codes)
-            commit.write()
-        return commit.finish()
+        with self._lock:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                before = self._newest
+                meta = self._meta
+                codes = NewCodes(self.dictionary, meta.next_code, txn)
+                prepared = prepare(
+                    before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call
+                )
+                if not prepared.effects and not prepared.change:
+                    return Committed(before, before, before.basis_tx, prepared.tempids)
+                commit = _Commit(self, txn, prepared, codes)
+                commit.write()
+
+            return commit.finish()  # still under the lock: nobody may take in this commit from the log
 
     def load(self, columns: Mapping[Any, Any], *, strict: bool | None = None) -> Committed:
         """Bulk import: {":attr": (eids, values)}, arrays or lists, as one transaction.
@@ -285,16 +291,18 @@ class Store:
                 cardinality-one attribute, values that are not unique; nothing was written.
         """
         self._check_writable()
-        with self._lock, self.env.write() as txn:
-            self._catch_up(txn, refresh=False)
-            before, meta = self._newest, self._meta
-            codes = NewCodes(self.dictionary, meta.next_code, txn)
-            prepared = prepare_load(before, columns, codes, meta, strict)
-            if not prepared.effects and not prepared.change:
-                return Committed(before, before, before.basis_tx, {})
-            commit = _Commit(self, txn, prepared, codes)
-            commit.write()
-        return commit.finish()
+        with self._lock:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                before, meta = self._newest, self._meta
+                codes = NewCodes(self.dictionary, meta.next_code, txn)
+                prepared = prepare_load(before, columns, codes, meta, strict)
+                if not prepared.effects and not prepared.change:
+                    return Committed(before, before, before.basis_tx, {})
+                commit = _Commit(self, txn, prepared, codes)
+                commit.write()
+
+            return commit.finish()  # still under the lock: nobody may take in this commit from the log
 
     def update_schema(
         self,
@@ -309,25 +317,27 @@ class Store:
         """
         self._check_writable()
         definitions = read_schema(update)
-        with self._lock, self.env.write() as txn:
-            self._catch_up(txn, refresh=False)
-            before, meta = self._newest, self._meta
-            codes = NewCodes(self.dictionary, meta.next_code, txn)
-            tx = meta.basis_tx + 1
-            changer = SchemaChanger(before, meta.max_aid, tx)
-            for old, new in (rename or {}).items():
-                changer.rename(*read_names((old, new)))
-            errors: list[Any] = []
-            _define_all(changer, definitions, errors)
-            raise_collected(errors)
-            for name in read_names(delete or ()):
-                changer.delete(name)
-            change = changer.finish(codes)
-            if not change:
-                return Committed(before, before, before.basis_tx, {})
-            commit = _Commit(self, txn, Prepared(before, tx, Effects(), change, {}, meta.max_eid), codes)
-            commit.write()
-        return commit.finish()
+        with self._lock:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                before, meta = self._newest, self._meta
+                codes = NewCodes(self.dictionary, meta.next_code, txn)
+                tx = meta.basis_tx + 1
+                changer = SchemaChanger(before, meta.max_aid, tx)
+                for old, new in (rename or {}).items():
+                    changer.rename(*read_names((old, new)))
+                errors: list[Any] = []
+                _define_all(changer, definitions, errors)
+                raise_collected(errors)
+                for name in read_names(delete or ()):
+                    changer.delete(name)
+                change = changer.finish(codes)
+                if not change:
+                    return Committed(before, before, before.basis_tx, {})
+                commit = _Commit(self, txn, Prepared(before, tx, Effects(), change, {}, meta.max_eid), codes)
+                commit.write()
+
+            return commit.finish()  # still under the lock: nobody may take in this commit from the log
 
     def merge(self) -> None:
         """Merges the novelty into the segments, in a commit of its own that changes no fact."""
@@ -344,7 +354,7 @@ class Store:
                 )  # fmt: skip
                 data = meta.encode()
                 txn.put(META_KEY, data)
-            self.move_on(meta, data, self._newest.schema, merged.touched)
+            self.move_on(meta, data, self._newest.schema, merged.touched, list)
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -356,21 +366,35 @@ class Store:
         """How many rows the novelty may have before it is merged."""
         return min(MOST_NOVELTY, max(LEAST_NOVELTY, self._meta.datoms // 8))
 
-    def move_on(self, meta: Meta, data: bytes, schema: Schema, touched: set[bytes]) -> Snapshot:
-        """After a commit that merged: a new base, an empty novelty."""
-        older = self._base
-        base = self._new_base(meta)
-        base.inherit(older, touched)
-        self._base, self._novelty = base, Overlay().view()
-        self._meta, self._meta_bytes = meta, data
-        self._newest = self._snapshot(meta, base, self._novelty, schema)
-        return self._newest
+    def move_on(
+        self, meta: Meta, data: bytes, schema: Schema, touched: set[bytes], rows: Callable[[], list[Row]]
+    ) -> Snapshot:
+        """After a commit that merged: a new base, an empty novelty.
+
+        Another process may merge once more before the new base's reader begins. Then the snapshot of this commit is the old
+        base with all its changes as novelty (`rows` gives them), and the store moves on to what the other process made.
+        """
+        older, novelty = self._base, self._novelty
+        base, newest, newest_data = self._new_base()
+        if newest.generation == meta.generation:
+            base.inherit(older, touched)
+            self._base, self._novelty = base, Overlay().view()
+            self._meta, self._meta_bytes = meta, data
+            self._newest = self._snapshot(meta, base, self._novelty, schema)
+            return self._newest
+        mine = self._snapshot(meta, older, novelty.extended(rows()), schema)
+        self._base, self._novelty = base, self._read_tail(base, newest)
+        self._meta, self._meta_bytes = newest, newest_data
+        bare = self._snapshot(newest, base, self._novelty, schema)
+        self._newest = self._snapshot(newest, base, self._novelty, read_attributes(bare, newest.schema_tx))
+        return mine
 
     def append_novelty(
         self, meta: Meta, data: bytes, schema: Schema, rows: list[tuple[int, int, int, int, int]]
     ) -> Snapshot:
         """After a commit that did not merge: the same base, more novelty."""
         self._novelty = self._novelty.extended(rows)
+        self._base.txn.advance(meta.generation, data)
         self._meta, self._meta_bytes = meta, data
         self._newest = self._snapshot(meta, self._base, self._novelty, schema)
         return self._newest
@@ -833,17 +857,25 @@ class _Commit:
                     aids = np.full(n, change.attribute.aid, dtype=np.int64)
                     writer.columns(e_column, aids, v_column, np.full(n, kind | added, dtype=np.int64))
 
+    def _full_rows(self) -> list[Row]:
+        """All changes as overlay rows."""
+        tx = self._prepared.tx
+        full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
+        for change in self._prepared.effects.bulk:
+            aid = change.attribute.aid
+            full.extend((e, aid, v, tx, 0) for e, v in zip(change.drop_e.tolist(), change.drop_v.tolist(), strict=True))
+            full.extend((e, aid, v, tx, 1) for e, v in zip(change.add_e.tolist(), change.add_v.tolist(), strict=True))
+        return full
+
     def finish(self) -> Committed:
         """After the commit: caches and the newest snapshot move on."""
         store, prepared = self._store, self._prepared
         self._codes.adopt(self._appended)
         store.last_instant = self._instant if self._automatic else None
         if self._merged is not None:
-            after = store.move_on(self._meta, self._data, self._schema, self._merged.touched)
+            after = store.move_on(self._meta, self._data, self._schema, self._merged.touched, self._full_rows)
         else:
-            tx = prepared.tx
-            full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
-            after = store.append_novelty(self._meta, self._data, self._schema, full)
+            after = store.append_novelty(self._meta, self._data, self._schema, self._full_rows())
         committed = Committed(
             prepared.before,
             after,
