@@ -1,7 +1,8 @@
 """Cost: how many rows a step will give, from counts of the index. Estimates choose an order, they never decide an answer.
 
-The formulas are System R's: the join of R and S on x has |R||S| / max(distinct x in R, distinct x in S) rows. What the
-index counts exactly is taken from it: datoms of an attribute, of a value, of a value range.
+The formulas are System R's: the join of R and S on x has |R||S| / max(distinct x in R, distinct x in S) rows, where the
+distinct values are those *before* any selection: a selection on other columns leaves as large a part of the join as of the
+relation. What the index counts exactly is taken from it: datoms of an attribute, of a value, of a value range.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SELECTIVITY = {"=": 0.1, "==": 0.1, "<": 0.33, ">": 0.33, "<=": 0.33, ">=": 0.33
 
 @dataclass(slots=True)
 class State:
-    """A partial plan: its node, its estimated rows, and the estimated distinct values of each bound variable."""
+    """A partial plan: its node, its estimated rows, and for each bound variable the distinct values of its domain."""
 
     node: Node = field(default_factory=Unit)
     rows: float = 1.0
@@ -35,7 +36,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A leaf seen as a relation: rows and distinct values of each variable."""
+    """A leaf seen as a relation: rows, and for each variable the distinct values of its domain."""
 
     rows: float
     distinct: dict[str, float]
@@ -99,9 +100,9 @@ class Sizes:
         rows = max(rows, 0.1)
         distinct = dict.fromkeys(scan.variables, rows)
         if isinstance(scan.value, Var):
-            distinct[scan.value.name] = max(0.1, min(rows, values))
+            distinct[scan.value.name] = values
         if isinstance(scan.entity, Var):
-            distinct[scan.entity.name] = max(0.1, min(rows, entities))
+            distinct[scan.entity.name] = max(1.0, entities)
         return Size(rows, distinct)
 
     @staticmethod
@@ -152,4 +153,4 @@ def joined(state: State, size: Size) -> tuple[float, dict[str, float]]:
     for name, here in size.distinct.items():
         there = distinct.get(name)
         distinct[name] = here if there is None else min(here, there)
-    return max(rows, 0.01), {n: min(d, max(rows, 0.01)) for n, d in distinct.items()}
+    return max(rows, 0.01), distinct

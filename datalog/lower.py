@@ -48,7 +48,7 @@ _CHAINED = {"<", ">", "<=", ">=", "=", "=="}
 class Atom:
     """A unit of a conjunction. `needs` must be bound before it runs; `gives` is what it can bind; all variables are in `seen`."""
 
-    kind: str  # scan, tuples, input, filter, extend, not, or, rule, derived
+    kind: str  # scan, tuples, input, filter, extend, not, or, rule, derived, star
     needs: frozenset[str]
     gives: frozenset[str]
     text: str
@@ -59,6 +59,8 @@ class Atom:
     body: tuple[tuple[Clause, ...], ...] = ()  # of not (one) and or (several)
     join: tuple[str, ...] | None = None  # what a join list names
     rule: RuleCall | None = None
+    parts: tuple[Atom, ...] = ()  # of a star
+    size: Any = None  # of a star, once estimated
     fanouts: dict[frozenset[str], float] = field(default_factory=dict)  # the planner's estimates, by what is bound
 
     @property

@@ -403,17 +403,21 @@ def plan_text(plan: Plan, actual: Callable[[Node], int | None] | None = None) ->
     lines: list[str] = []
     seen: set[int] = set()
 
-    def numbers(node: Node) -> str:
+    def numbers(node: Node, *, probed: bool) -> str:
         found = actual(node) if actual is not None else None
+        if (
+            probed
+        ):  # looked up for the rows of the left side: how many of its datoms matched says nothing of the estimate
+            return f"~{node.rows:,.0f} datoms" + ("" if found is None else f", {found:,} matched")
         text = f"~{node.rows:,.0f} rows"
         if found is None:
             return text
         off = max(found, 1) / max(node.rows, 1.0)
         return f"{text}, {found:,} found" + ("  (estimate off by more than ten)" if not 0.1 <= off <= 10 else "")
 
-    def walk(node: Node, depth: int) -> None:
+    def walk(node: Node, depth: int, *, probed: bool = False) -> None:
         again = isinstance(node, Shared) and node.key in seen
-        lines.append(f"{'  ' * depth}{describe(node)}  [{'see above' if again else numbers(node)}]")
+        lines.append(f"{'  ' * depth}{describe(node)}  [{'see above' if again else numbers(node, probed=probed)}]")
         if again:
             return
         if isinstance(node, Shared):
@@ -425,7 +429,11 @@ def plan_text(plan: Plan, actual: Callable[[Node], int | None] | None = None) ->
                 walk(rule.body, depth + 2)
             return
         for child in children(node):
-            walk(child, depth + 1)
+            walk(
+                child,
+                depth + 1,
+                probed=isinstance(node, Join | AntiJoin) and child is node.right and type(child) is Scan,
+            )
 
     lines.append(f"find {' '.join(_output_text(o) for o in plan.outputs)}")
     depth = 1

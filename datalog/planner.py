@@ -43,7 +43,7 @@ from datalog.ast import (
     clause_variables,
 )
 from datalog.builtins import find_function
-from datalog.cost import SELECTIVITY, Sizes, State, joined
+from datalog.cost import SELECTIVITY, Size, Sizes, State, joined
 from datalog.errors import QueryError, did_you_mean, names, query_error
 from datalog.lower import Atom, Lowering, bound_from, takes_range, unbound_error
 from datalog.plan import (
@@ -474,6 +474,7 @@ class Planner:
         """(cost, order): the cheapest next atom again and again, filters and anti-joins as soon as they can run."""
         state = State(rows=start.rows, distinct=dict(start.distinct))
         left = list(atoms)
+        stars = self.stars(atoms)
         order: list[Atom] = []
         total = 0.0
         while left:
@@ -488,18 +489,61 @@ class Planner:
                 if best is None or rank < best[0]:
                     best = rank, cost + rows, distinct, atom
                     found_rows = rows
+            if order and first is None and stars:
+                best, found_rows = self.best_star(stars, left, state, best, found_rows if best else 0.0)
             if best is None:
                 stuck = left[0]
                 missing = sorted(stuck.needs - set(state.distinct))
                 raise unbound_error(missing, sorted(state.distinct), stuck)
             atom = best[3]
-            left.remove(atom)
+            left = [a for a in left if a is not atom and a not in atom.parts]
             order.append(atom)
             if atom.kind not in _REDUCERS:
                 first = None
             total += best[1]
             state.rows, state.distinct = found_rows, best[2]
         return total, order
+
+    def stars(self, atoms: list[Atom]) -> list[Atom]:
+        """Patterns on one entity variable as units of their own, so that two stars can be joined whole.
+
+        A chain of index probes meets two selective stars only through all rows in between; joining the finished stars on
+        everything they share does not.
+        """
+        by_entity: dict[str, list[Atom]] = {}
+        for atom in atoms:
+            node = atom.node
+            if isinstance(node, Scan) and isinstance(node.entity, Var) and isinstance(node.attribute, int):
+                by_entity.setdefault(node.entity.name, []).append(atom)
+        found: list[Atom] = []
+        for parts in by_entity.values():
+            if 2 <= len(parts) < len(atoms):
+                gives = frozenset().union(*(p.gives for p in parts))
+                found.append(Atom("star", frozenset(), gives, parts[0].text, parts[0].at, parts=tuple(parts)))
+        return found if len(found) > 1 or (found and len(atoms) > len(found[0].parts) + 1) else []
+
+    def star_size(self, star: Atom) -> tuple[float, Size]:
+        """(work, size) of a star on its own."""
+        if star.size is None:
+            work, order = self.greedy(list(star.parts), State(), None)
+            state = State()
+            for atom in order:
+                _, state.rows, state.distinct = self.estimate(atom, state)
+            star.size = work, Size(state.rows, state.distinct)
+        found: tuple[float, Size] = star.size
+        return found
+
+    def best_star(
+        self, stars: list[Atom], left: list[Atom], state: State, best: Any, best_rows: float
+    ) -> tuple[Any, float]:
+        """The better of the best atom and the best star that is still whole and touches what is bound."""
+        for star in stars:
+            if not all(p in left for p in star.parts) or not any(v in state.distinct for v in star.gives):
+                continue
+            cost, rows, distinct = self.estimate(star, state)
+            if best is None or cost + rows < best[0]:
+                best, best_rows = (cost + rows, cost + rows, distinct, star), rows
+        return best, best_rows
 
     def estimate(self, atom: Atom, state: State) -> tuple[float, float, dict[str, float]]:
         """(work, rows, distinct values) of running an atom after a state."""
@@ -510,13 +554,17 @@ class Planner:
             connected = any(v in state.distinct for v in size.distinct) or not size.distinct
             work = min(rows, size.rows) + 1.0 if connected else size.rows
             return work, after, distinct
+        if atom.kind == "star":
+            work, size = self.star_size(atom)
+            after, distinct = joined(state, size)
+            return work + size.rows + rows * 0.5, after, distinct
         if atom.kind == "filter":
             assert atom.call is not None
             after = rows * SELECTIVITY.get(atom.call.name, 0.5)
-            return 1.0, max(after, 0.01), {n: min(d, max(after, 0.01)) for n, d in state.distinct.items()}
+            return 1.0, max(after, 0.01), state.distinct
         if atom.kind == "not":
             after = rows * 0.7
-            return rows, max(after, 0.01), {n: min(d, max(after, 0.01)) for n, d in state.distinct.items()}
+            return rows, max(after, 0.01), state.distinct
         if atom.kind == "extend":
             after = rows * (5.0 if _has_collection(atom.binding) else 1.0)
             return rows, after, {**state.distinct, **dict.fromkeys(atom.gives - state.distinct.keys(), max(after, 1.0))}
@@ -586,6 +634,10 @@ class Planner:
             return State(
                 Filter(variables, rows, state.node, atom.call), rows, _only(distinct, variables), state.volatile
             )
+        if atom.kind == "star":
+            keep = atom.gives & (needed | set(state.node.variables))
+            inner = self.build(self.greedy(list(atom.parts), State(), None)[1], State(), keep)
+            return self.join_node(state, inner.node, needed, rows, distinct)
         if atom.kind == "extend":
             return self.extend(state, atom, needed, rows, distinct)
         if atom.kind == "not":
@@ -620,9 +672,10 @@ class Planner:
         new = tuple(v.name for v in binding_variables(binding) if v.name in wanted)
         variables = (*_kept(state.node.variables, wanted), *new)
         node: Node = Extend(variables, rows, state.node, atom.call, binding)
-        for equality in extra:
+        for i, equality in enumerate(extra):
             assert equality.call is not None
-            node = Filter(_kept(node.variables, needed | equality.needs), rows, node, equality.call)
+            still = needed.union(*(a.needs for a in extra[i + 1 :]))
+            node = Filter(_kept(node.variables, still), rows, node, equality.call)
         return State(node, rows, _only(distinct, node.variables), state.volatile)
 
     def share(self, state: State) -> State:

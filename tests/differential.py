@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,19 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.values: list[Any] = []
         self.features: set[str] = set()
 
     def transaction(self) -> str:
         """Datoms of up to eight entities."""
         ops = []
-        for eid in range(1, self.random.randint(2, 8)):
+        for eid in range(1, self.random.randint(4, 8)):
             for attribute, values in VALUES.items():
                 if attribute == ":n/uid":
                     if eid <= 3 and self.random.random() < 0.5:
                         ops.append(f"[:db/add {eid} :n/uid {values[eid - 1]}]")
                     continue
-                if self.random.random() < 0.45:
+                if self.random.random() < 0.8:
                     many = attribute in (":n/tag", ":n/ref", ":n/any")
                     chosen = self.random.sample(values, self.random.randint(1, 2) if many else 1)
                     ops += [f"[:db/add {eid} {attribute} {value}]" for value in chosen]
@@ -238,7 +240,8 @@ class Generator:
 
     def query(self) -> str:
         """A query over $ and %."""
-        clauses, bound = self.body(set(), 0, 5)
+        inputs, given = self.inputs()
+        clauses, bound = self.body(given, 0, 5)
         if self.random.random() < 0.05:
             n = self.pick(PLAIN)
             clauses += [f"[(ground {self.random.randint(0, 4)}) {n}]", f"(down {n} ?m)"]
@@ -254,13 +257,51 @@ class Generator:
             self.features.add("aggregate")
             which = self.pick(["count", "count-distinct", "min", "max", "distinct"])
             text = " ".join([*find[1:], f"({which} {find[0]})"])
-        return f"[:find {text} :in $ % :where {' '.join(clauses)}]"
+        more = ""
+        if self.random.random() < 0.15:
+            self.features.add("order")
+            more = f" :order-by [{self.pick(find)} {self.pick([':asc', ':desc'])}]" if "(" not in text else ""
+        return f"[:find {text} :in $ % {inputs}{more} :where {' '.join(clauses)}]"
+
+    def inputs(self) -> tuple[str, set[str]]:
+        """Bindings for more inputs, whose values are kept in `self.values`, and their variables."""
+        self.values = []
+        forms: list[str] = []
+        bound: set[str] = set()
+        while self.random.random() < 0.3 and len(forms) < 3:
+            e, x = self.pick(ENTITIES), self.pick(PLAIN)
+            entities = [1, 2, 3, 5, 99, d.Vector([d.kw("n/uid"), "u1"])]
+            plain = [0, 1, 1.0, "a", "", d.kw("c"), True, None, 2.5, d.Vector([1, 2]), Decimal(1)]
+            sort = self.random.randint(0, 4)
+            if sort == 0 and x not in bound:
+                forms.append(x)
+                self.values.append(self.random.choice(plain))
+                bound.add(x)
+            elif sort == 1 and e not in bound:
+                forms.append(e)
+                self.values.append(self.random.choice(entities))
+                bound.add(e)
+            elif sort == 2:
+                forms.append(f"[{e} ...]")
+                self.values.append(self.random.sample(entities, 3))
+                bound.add(e)
+            elif sort == 3:
+                forms.append(f"[{x} ...]")
+                self.values.append(self.random.sample(plain, 4))
+                bound.add(x)
+            elif sort == 4:
+                forms.append(f"[[{e} {x}]]")
+                self.values.append([(self.random.choice(entities[:5]), self.random.choice(plain)) for _ in range(4)])
+                bound |= {e, x}
+        if forms:
+            self.features.add("inputs")
+        return " ".join(forms), bound
 
 
-def outcome(query: str, db: Any, engine: str | None) -> tuple[str, Any]:
+def outcome(query: str, db: Any, engine: str | None, inputs: list[Any] | None = None) -> tuple[str, Any]:
     """("rows", comparable answer) or ("error", code)."""
     try:
-        found = d.q(query, db, RULES, engine=engine, limits=d.Limits(timeout_s=20))
+        found = d.q(query, db, RULES, *(inputs or ()), engine=engine, limits=d.Limits(timeout_s=20))
     except DatalogError as error:
         return "error", error.code
     except Exception as error:  # noqa: BLE001 - a disagreement of the worst kind: the text says which query
@@ -282,11 +323,12 @@ def compare(seed: int, queries: int, counts: Counter[str]) -> list[str]:
             if not query:
                 continue
             counts["made"] += 1
-            kind, mine = outcome(query, db, None)
+            inputs = list(generator.values)
+            kind, mine = outcome(query, db, None, inputs)
             if kind == "error" and mine in STATIC:
                 counts["refused"] += 1
                 continue
-            other_kind, other = outcome(query, db, "naive")
+            other_kind, other = outcome(query, db, "naive", inputs)
             if "error" in (kind, other_kind) and "query/function-failed" in (mine, other):
                 counts["failed functions"] += 1
                 continue
@@ -299,7 +341,7 @@ def compare(seed: int, queries: int, counts: Counter[str]) -> list[str]:
                 counts[feature] += 1
             if (kind, mine) != (other_kind, other):
                 found.append(
-                    f"seed {seed}\n  {query}\n  tx {tx}\n  engine {kind} {mine}\n  naive  {other_kind} {other}"
+                    f"seed {seed}\n  {query}\n  inputs {inputs}\n  tx {tx}\n  engine {kind} {mine}\n  naive  {other_kind} {other}"
                 )
     return found
 

@@ -297,7 +297,7 @@ def test_explain(db) -> None:
         "  distinct ?n  [~2 rows]\n"
         "    join on ?e  [~2 rows]\n"
         "      scan [?e :age ?a] > 20  [~2 rows]\n"
-        "      scan [?e :name ?n]  [~4 rows]"
+        "      scan [?e :name ?n]  [~4 datoms]"
     )
     assert "scan [?e :age ?a] > 20  [~2 rows, 2 found]" in d.explain(text, db, analyze=True)
 
