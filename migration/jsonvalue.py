@@ -22,8 +22,8 @@ are those of Transit (https://github.com/cognitect/transit-format), extended whe
 Sets are written in order of their text. With `canonical=True` the entries of maps are, too: equal values with equal
 metadata then have equal text, which is what digests are made of.
 
-Depth is bounded by the EDN reader's (512 levels; refused above 1,000 levels of JSON). The first levels are walked by
-recursion, because that is twice as fast; what lies deeper with an explicit stack.
+Depth is bounded by the EDN reader's: 512 levels, which are at most 1,024 of JSON. The first levels are walked by recursion,
+because that is twice as fast; what lies deeper with an explicit stack.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from store.edn import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, met
 from store.errors import KeyMapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["decode", "encode", "key_text", "read_json", "to_text", "write_json"]
 
@@ -55,13 +55,11 @@ _ESCAPE: Final = re.compile(r"\\(\\|u[0-9a-f]{4})")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _RECURSION: Final = 40  # levels walked by recursion: a frame each, far below Python's limit
-_SPILL: Final = 60  # levels after which text is made of what is below: orjson writes at most 254
+_DEEPEST: Final = 1024  # levels that orjson reads
 _KNOWN_TEXTS: Final = 1 << 16
 _WORDS: Final = frozenset({"set", "list", "cmap", "ratio", "with-meta", "tagged", "lacks"})
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _SORTED: Final = _PLAIN | orjson.OPT_SORT_KEYS
-
-Build = "Callable[[list[Any]], Any]"
 
 
 def write_json(value: Any, *, canonical: bool = False) -> str:
@@ -95,11 +93,51 @@ def read_json(text: str | bytes) -> Any:
 
 
 def to_text(encoded: Any, *, canonical: bool = False) -> bytes:
-    """The UTF-8 text of what `encode` gave, or of lists and dicts of such."""
+    """The UTF-8 text of what `encode` gave, or of lists and dicts of such.
+
+    Raises:
+        KeyMapError: `json/too-deep` beyond 1,024 levels, more than could be read back.
+    """
     try:
         return orjson.dumps(encoded, option=_SORTED if canonical else _PLAIN)
-    except TypeError as e:  # deeper than orjson writes: lists and dicts that the caller put round encoded values
-        raise KeyMapError("json/too-deep", f"The value cannot be written as JSON: {e}.") from e
+    except orjson.JSONEncodeError:
+        return _deep_text(encoded, canonical=canonical)
+
+
+def _deep_text(encoded: Any, *, canonical: bool) -> bytes:
+    """`to_text` with an explicit stack, for what is nested deeper than orjson writes (254 levels).
+
+    NB orjson.Fragment, the obvious way to put finished text into more text, corrupts the heap (orjson 3.13.0).
+    """
+    out: list[bytes] = []
+    stack: list[tuple[Any, bytes]] = [(iter([(b"", encoded)]), b"")]
+    while stack:
+        left, closing = stack[-1]
+        for lead, member in left:
+            out.append(lead)
+            kind = member.__class__
+            if kind is list:
+                stack.append((_with_leads([b""] * len(member), member), b"]"))
+                out.append(b"[")
+            elif kind is dict:
+                keys = sorted(member) if canonical else list(member)
+                stack.append((_with_leads([orjson.dumps(k) + b":" for k in keys], [member[k] for k in keys]), b"}"))
+                out.append(b"{")
+            else:
+                out.append(orjson.dumps(member))
+                continue
+            if len(stack) > _DEEPEST + 1:
+                raise KeyMapError("json/too-deep", f"The value is nested more than {_DEEPEST:,} levels deep in JSON.")
+            break
+        else:
+            stack.pop()
+            out.append(closing)
+    return b"".join(out)
+
+
+def _with_leads(leads: list[bytes], members: list[Any]) -> Iterator[tuple[bytes, Any]]:
+    commas = [b"", *[b","] * (len(leads) - 1)]
+    return iter([(comma + lead, member) for comma, lead, member in zip(commas, leads, members, strict=False)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -157,7 +195,7 @@ def _members(members: Iterable[Any], canonical: bool, levels: int) -> list[Any]:
 
 
 def _encode_deep(root: Any, canonical: bool) -> Any:
-    """`_encode` with an explicit stack; what is finished at every `_SPILL`th level becomes text at once."""
+    """`_encode` with an explicit stack."""
     stack: list[tuple[Any, Any, list[Any]]] = []
     members, build = _open(root, canonical)
     stack.append((iter(members), build, []))
@@ -166,8 +204,8 @@ def _encode_deep(root: Any, canonical: bool) -> Any:
         for member in left:
             leaf = _LEAF.get(member.__class__)
             if leaf is None:
-                if len(stack) > 1000:
-                    raise KeyMapError("json/too-deep", "The value is nested more than 1,000 levels deep.")
+                if len(stack) > _DEEPEST:  # a Python list may hold itself
+                    raise KeyMapError("json/too-deep", f"The value is nested more than {_DEEPEST:,} levels deep.")
                 members, build = _open(member, canonical)
                 stack.append((iter(members), build, []))
                 break
@@ -175,8 +213,6 @@ def _encode_deep(root: Any, canonical: bool) -> Any:
         else:
             made = build(done)
             stack.pop()
-            if len(stack) % _SPILL == 0:
-                made = orjson.Fragment(to_text(made, canonical=canonical))
             if not stack:
                 return made
             stack[-1][2].append(made)
@@ -223,7 +259,7 @@ def _symbol_with_meta(done: list[Any]) -> Any:
 
 
 def _sort_text(encoded: Any) -> bytes:
-    return orjson.dumps(encoded, option=_SORTED)
+    return to_text(encoded, canonical=True)
 
 
 def _sorted_set(done: list[Any]) -> list[Any]:
@@ -236,7 +272,9 @@ def _sorted_set(done: list[Any]) -> list[Any]:
 
 
 def _sorted_cmap(done: list[Any]) -> list[Any]:
-    pairs = sorted(zip(done[::2], done[1::2], strict=True), key=lambda pair: _sort_text(pair[0]))
+    pairs = list(zip(done[::2], done[1::2], strict=True))
+    if len(pairs) > 1:
+        pairs.sort(key=lambda pair: _sort_text(pair[0]))
     return ["~#cmap", [part for pair in pairs for part in pair]]
 
 
