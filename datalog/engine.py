@@ -197,8 +197,6 @@ class Run:
 
     def charge(self, width: int) -> Callable[[int], None]:
         """What a kernel calls with the number of rows it is about to make."""
-        if self.budget.unlimited:
-            return kernels.nothing
         budget = self.budget
 
         def charge(rows: int) -> None:
@@ -320,6 +318,7 @@ def evaluate(run: Run, node: Node) -> Relation:
         if type(step) is Shared:
             (run.round_memo if step.volatile else run.memo)[step.key] = relation
         else:
+            run.budget.check()
             relation = _STEPS[type(step)](run, step, relation)
         _count(run, step, relation)
     return relation

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 def shape(run: Run, relation: Relation) -> Any:
     """The answer in the shape that `:find` asks for."""
     plan = run.plan
-    run.budget.charge_rows(relation.length)
     columns, relation = _grouped(run, relation) if plan.group is not None else _plain(run, relation)
     columns, relation = _ordered(run, columns, relation)
     columns = _cut(run, columns)

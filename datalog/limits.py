@@ -25,7 +25,7 @@ class Limits:
     """
 
     timeout_s: float | None = None  # wall time of one call
-    rows: int | None = None  # rows of the answer, and of the input of its order or aggregation
+    rows: int | None = None  # rows of the answer
     derivations: int | None = None  # rows made by all joins, functions and rules together
     memory_bytes: int | None = None  # of the columns made by one step
     text_bytes: int | None = None  # of the query text
@@ -37,6 +37,10 @@ class Limits:
         return cls(
             timeout_s=1.0, rows=100_000, derivations=1_000_000, memory_bytes=256 << 20, text_bytes=64 << 10, nesting=64
         )
+
+
+MOST_ROWS = 10**9  # of one step, when no memory limit says otherwise: beyond any machine that this runs on
+_MOST_CODES_A_SECOND = 2 * 10**8  # written by one step: about what one core does
 
 
 class Budget:
@@ -68,9 +72,16 @@ class Budget:
 
     def charge(self, rows: int, width: int = 1) -> None:
         """Count rows about to be made, `width` columns each; raise `query/limit` when that is over a limit."""
+        if rows > MOST_ROWS and (self._limits is None or self._limits.memory_bytes is None):
+            raise QueryError(
+                "query/limit",
+                f"One step of the query would make {rows:,} rows, more than {MOST_ROWS:,}.",
+                hint="join the clauses on a variable, or allow it with Limits(memory_bytes=...)",
+            )
         if self.unlimited:
             return
         self.check()
+        self._check_pace(rows * (width + 3))
         limits = self._limits
         if limits is None:
             return
@@ -81,6 +92,18 @@ class Budget:
         # 3 columns: a join holds its two sides' row numbers and one gathered column at the same time
         if limits.memory_bytes is not None and rows * 8 * (width + 3) > limits.memory_bytes:
             raise self._over("memory_bytes", limits.memory_bytes)
+
+    def _check_pace(self, codes: int) -> None:
+        """Raise `query/timeout` now for a step that no machine ends in the time that is left."""
+        if (
+            self._deadline is not None
+            and codes > _MOST_CODES_A_SECOND * max(self._deadline - time.monotonic(), 0.0) + 10**7
+        ):
+            raise QueryError(
+                "query/timeout",
+                f"The query was stopped: one step of it would last longer than the {self._timeout_s:g} s it has.",
+                hint="bind more variables, add a clause that selects, or allow more time with Limits(timeout_s=...)",
+            )
 
     def charge_values(self, values: list[Any]) -> None:
         """Count the characters and members of values that a function made; raise `query/limit` when they are too many."""

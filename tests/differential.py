@@ -301,7 +301,7 @@ class Generator:
 def outcome(query: str, db: Any, engine: str | None, inputs: list[Any] | None = None) -> tuple[str, Any]:
     """("rows", comparable answer) or ("error", code)."""
     try:
-        found = d.q(query, db, RULES, *(inputs or ()), engine=engine, limits=d.Limits(timeout_s=20))
+        found = d.q(query, db, RULES, *(inputs or ()), engine=engine, limits=d.Limits(timeout_s=4))
     except DatalogError as error:
         return "error", error.code
     except Exception as error:  # noqa: BLE001 - a disagreement of the worst kind: the text says which query

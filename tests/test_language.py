@@ -204,6 +204,18 @@ def test_limits_stop_products(db) -> None:
     assert d.q("[:find ?n . :where [1 :name ?n]]", db, limits=d.Limits.untrusted()) == "Ann"
 
 
+def test_a_timeout_alone_stops_a_product() -> None:
+    """A product of 3000 x 3000 x 3000 ends within its time, without memory for its rows; without limits it is refused."""
+    text = "[:find (count ?x) . :in [?x ...] [?y ...] [?z ...] :with ?y ?z :where [(< ?x ?y ?z)] {}]"
+    many = list(range(3000))
+    started = time.monotonic()
+    with pytest.raises(QueryError, match="query/timeout"):
+        d.q(text.format(":timeout 500"), many, many, many)
+    assert time.monotonic() - started < 1.5  # 0.7 on an idle machine
+    with pytest.raises(QueryError, match="more than 1,000,000,000"):
+        d.q("[:find (count ?x) . :in [?x ...] [?y ...] [?z ...] :with ?y ?z]", many, many, many)
+
+
 def test_limits_stop_endless_recursion(db) -> None:
     """A rule that would count for ever stops within its time, and the database answers afterwards."""
     rules = "[[(up ?x) [(ground 0) ?x]] [(up ?x) (up ?y) [(inc ?y) ?x]]]"
