@@ -81,7 +81,10 @@ class Budget:
         if self.unlimited:
             return
         self.check()
+        self._check_limits(rows, width)
         self._check_pace(rows * (width + 3))
+
+    def _check_limits(self, rows: int, width: int) -> None:
         limits = self._limits
         if limits is None:
             return
