@@ -22,13 +22,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from migration.keymap import DELETED, DIGEST, ENTITY, KEY, KIND, REST, VERSION, KeyMap, Mapped, Rule
+from migration.rules import DELETED, DIGEST, ENTITY, KEY, KIND, REST, VERSION, Mapped, Rule
 from store.edn import strict_equal, strict_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from datalog import Connection, Db
+    from migration.keymap import KeyMap
     from store.edn import Keyword
 
 __all__ = ["Changes", "KeyState", "NewKeys", "Stored", "fetch", "key_states", "reserve"]

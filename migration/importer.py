@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from migration.entities import Changes, NewKeys, fetch, key_states, reserve
 from migration.jsonvalue import encode, to_text
-from migration.keymap import Coverage, KeyMap, digest_of
+from migration.rules import digest_of
 from store.edn import Keyword, write_edn
 from store.errors import KeyMapError, TransactionError
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from datalog import Connection
     from migration.entities import KeyState
-    from migration.keymap import Mapped
+    from migration.keymap import Coverage, KeyMap
+    from migration.rules import Mapped
 
 __all__ = ["BOOKKEEPING", "ImportReport", "Progress", "declare", "import_memory", "paused_gc"]
 

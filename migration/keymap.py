@@ -1,8 +1,8 @@
-"""The mapping of memory keys to entities, as data: which rule takes a key, and the value <-> attributes and JSON, both ways.
+"""The mapping of memory keys to entities, as data: read, checked, and asked which rule takes a key.
 
-Takes a key and its value, gives a `Mapped`: attribute values by entity, and the JSON text of what no attribute holds;
-and back. Knows no database: entities.py puts a `Mapped` there and fetches it again. `keymap.edn` beside this file is the
-built-in mapping; an application may bring its own, or put rules in front of the built-in ones (`KeyMap.extended`).
+Takes EDN, gives a `KeyMap`: rules that are checked against their schema and each other, the rule for a key, and what the
+mapping would do with a whole memory. rules.py carries rules out; entities.py knows the database. `keymap.edn` beside
+this file is the built-in mapping; an application may bring its own, or put rules in front of the built-in ones (`KeyMap.extended`).
 
 The grammar of a mapping, EDN::
 
@@ -30,8 +30,7 @@ The grammar of a mapping, EDN::
 
 A part becomes an attribute only when its value has exactly the attribute's type (for cardinality many: a non-empty set
 of such); otherwise it stays in the JSON. So every value is rebuilt exactly, whatever it is: JSON first, then the
-attributes for the parts that the JSON does not name. Parts that the value lacks although an attribute would give them are
-named in a `["~#lacks" [part ...] {...}]` round the JSON.
+attributes for the parts that the JSON does not name (rules.py).
 
 A value whose shape its rule does not expect goes to the last rule. The rule of a key depends on namespace and name, never
 on the text: `:presence.5/x` is no presence.
@@ -47,272 +46,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-import orjson
-
-from migration.jsonvalue import decode, encode, key_text, to_text
-from store.edn import Keyword, Map, Set, Vector, read_edn, show_form, strict_equal, strict_key, write_edn
+from migration.jsonvalue import key_text
+from migration.rules import KEY_ATTRIBUTES, Given, Mapped, Owner, Part, Rule
+from store.edn import Keyword, Map, Set, Vector, read_edn, show_form, strict_equal, write_edn
 from store.errors import KeyMapError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Coverage", "KeyMap", "Mapped", "Rule", "builtin", "digest_of"]
+__all__ = ["Coverage", "KeyMap", "builtin"]
 
-KEY: Final = ":memory/key"
-KIND: Final = ":memory/kind"
-VERSION: Final = ":memory/version"
-DIGEST: Final = ":memory/digest"
-DELETED: Final = ":memory/deleted?"
-REST: Final = ":memory/rest"
-ENTITY: Final = ":memory/entity"
-KEY_ATTRIBUTES: Final = (KEY, KIND, VERSION, DIGEST, DELETED, REST, ENTITY)
-
-_MISSING: Final = object()
 _LONG: Final = 1 << 63
 _SOURCES: Final = ("name", "name-keyword", "key", "entry", "count")
-
-
-@dataclass(slots=True)
-class Mapped:
-    """What a key and its value become.
-
-    `entities` and `owner` map attributes to values; of cardinality many, to lists. References between owner and entries,
-    and from the key's entity to these, are not among them: they follow from the rule.
-    """
-
-    key: Keyword
-    rule: Rule
-    digest: int
-    rest: str | None
-    owner: dict[str, Any] | None
-    entities: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a map value and the attribute that holds it."""
-
-    part: Keyword
-    text: str  # the part's key in JSON
-    attr: str
-    fits: Callable[[Any], bool]
-    many: bool
-    once: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """An attribute that follows from the key, or is constant."""
-
-    attr: str
-    source: str  # one of _SOURCES, or "always"
-    value: Any
-    fits: Callable[[Any], bool]
-    part: Keyword | None
-    text: str
-    prefer_part: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The entity that entries belong to."""
-
-    identity: str
-    given: tuple[Given, ...]
-    children: str
-    parent: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule of a mapping; see the module's head."""
-
-    kind: Keyword
-    data: Keyword
-    keys: frozenset[Keyword] | None
-    namespace: str | None
-    or_part: Keyword | None
-    given: tuple[Given, ...]
-    parts: tuple[Part, ...]
-    identity: str | None = None  # :entity: keys of other kinds may share the entity by this attribute
-    rest: str | None = None  # :entity: the attribute of the entity for what is left
-    entries: bool = False
-    members: Part | None = None  # entries: the attribute for the members of a set
-    entry: Given | None = None  # entries: the attribute that is the entry's key
-    owner: Owner | None = None
-    owned: frozenset[str] = field(default=frozenset(), compare=False)  # attributes this rule writes on a shared entity
-
-    def takes(self, key: Keyword, value: Any) -> bool:
-        """True when the rule is the one for the key, whatever the shape of the value."""
-        if self.keys is not None:
-            return key in self.keys
-        if self.namespace is not None and key.ns == self.namespace:
-            return True
-        if self.or_part is not None:
-            return value.__class__ is Map and self.or_part in value
-        return self.namespace is None
-
-    def expects(self, value: Any) -> bool:
-        """True when the rule can map a value of this shape."""
-        if self.rest is not None:
-            return True
-        if value.__class__ is not Map or value.meta is not None or not _has_scalar_keys(value):
-            return False
-        return not self.entries or not len(value) or any(self._fits_entry(k, v) for k, v in value.pairs())
-
-    def _fits_entry(self, key: Any, value: Any) -> bool:
-        assert self.entry is not None
-        if not self.entry.fits(key):
-            return False
-        if self.members is not None:
-            return value.__class__ is Set and value.meta is None and (not len(value) or self.members.fits(value))
-        return value.__class__ is Map and value.meta is None and _has_scalar_keys(value)
-
-    # -- value -> attributes
-
-    def encoded(self, key: Keyword, value: Any, kept: Mapping[Any, Mapping[str, Any]] = {}) -> Mapped:
-        """The key and its value as attributes and JSON; the rule expects the value.
-
-        Args:
-            key: the key.
-            value: its value.
-            kept: what the database holds of write-once attributes: strict key of the entry (None for `:entity`) ->
-                attribute -> value.
-        """
-        json = encode(value, canonical=True)
-        digest = digest_of(key, to_text(json, canonical=True))
-        if not self.entries:
-            entity = self._given(self.given, key, value, None)
-            if json.__class__ is dict and value.__class__ is Map:
-                left: Any = self._take(entity, self.given, value, json, kept.get(None))
-            else:
-                left = json
-            text = None if left == {} and self.rest is None else to_text(left, canonical=True).decode()
-            if self.rest is not None:
-                entity[self.rest] = text
-                text = None
-            return Mapped(key, self, digest, text, None, [entity])
-        left = {}
-        entities = []
-        for (name, member), text in zip(value.pairs(), json, strict=True):
-            if not self._fits_entry(name, member):
-                left[text] = json[text]
-                continue
-            entity = self._given(self.given, key, member, name)
-            entities.append(entity)
-            if self.members is not None:
-                if len(member):
-                    entity[self.members.attr] = list(member)
-                continue
-            less = self._take(entity, self.given, member, json[text], kept.get(strict_key(name)) if kept else None)
-            if less != {}:
-                left[text] = less
-        owner = self._given(self.owner.given, key, value, None) if self.owner is not None else None
-        rest = to_text(left, canonical=True).decode() if left else None
-        return Mapped(key, self, digest, rest, owner, entities)
-
-    @staticmethod
-    def _given(given: tuple[Given, ...], key: Keyword, value: Any, entry: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for g in given:
-            if g.prefer_part and value.__class__ is Map:
-                part = value.get(g.part, _MISSING)
-                if part is not _MISSING and g.fits(part):
-                    found[g.attr] = part
-                    continue
-            source = g.source
-            if source == "always":
-                found[g.attr] = g.value
-            elif source == "name":
-                found[g.attr] = key.name
-            elif source == "entry":
-                found[g.attr] = entry
-            elif source == "key":
-                found[g.attr] = key
-            elif source == "count":
-                found[g.attr] = len(value)
-            else:
-                found[g.attr] = Keyword(key.name)
-        return found
-
-    def _take(
-        self,
-        entity: dict[str, Any],
-        given: tuple[Given, ...],
-        value: Map,
-        json: dict[str, Any],
-        kept: Mapping[str, Any] | None,
-    ) -> Any:
-        """Moves the parts that attributes can hold from `json` to `entity`; returns what is left, with what is lacking."""
-        lacks = []
-        get = value.get
-        for g in given:
-            if g.part is None:
-                continue
-            found = get(g.part, _MISSING)
-            if found is _MISSING:
-                lacks.append(g.text)
-            elif g.fits(found) and found == entity[g.attr]:
-                del json[g.text]
-        for part in self.parts:
-            found = get(part.part, _MISSING)
-            if part.once and kept is not None and part.attr in kept:
-                entity[part.attr] = kept[part.attr]
-                if found is _MISSING:
-                    lacks.append(part.text)
-                elif strict_equal(found, kept[part.attr]):
-                    del json[part.text]
-                continue
-            if found is not _MISSING and part.fits(found):
-                entity[part.attr] = list(found) if part.many else found
-                del json[part.text]
-        return ["~#lacks", lacks, json] if lacks else json
-
-    # -- attributes -> value
-
-    def decoded(self, rest: str | None, entities: Iterable[Mapping[str, Any]]) -> Any:
-        """The value, from the key's `:memory/rest` and the attributes of its entities (without the owner)."""
-        if not self.entries:
-            (entity,) = entities
-            text = rest if self.rest is None else entity.get(self.rest)
-            return self._rebuilt(entity, {} if text is None else orjson.loads(text))
-        assert self.entry is not None
-        raw = {} if rest is None else orjson.loads(rest)
-        flat: list[Any] = []
-        for entity in entities:
-            name = entity[self.entry.attr]
-            flat.append(name)
-            if self.members is not None:
-                flat.append(Set(entity.get(self.members.attr, ())))
-                continue
-            text = key_text(name)
-            assert text is not None
-            flat.append(self._rebuilt(entity, raw.pop(text, None) or {}))
-        for name, member in decode(raw).pairs():
-            flat += (name, member)
-        return Map.of_flat(flat)
-
-    def _rebuilt(self, entity: Mapping[str, Any], raw: Any) -> Any:
-        lacks: Any = ()
-        if raw.__class__ is list:
-            if not raw or raw[0] != "~#lacks":
-                return decode(raw)
-            _, lacks, raw = raw
-        if raw.__class__ is not dict:
-            return decode(raw)
-        flat: list[Any] = []
-        for p in self.parts:
-            found = entity.get(p.attr, _MISSING)
-            if found is not _MISSING and p.text not in raw and p.text not in lacks:
-                flat += (p.part, Set(found) if p.many else found)
-        for g in self.given:
-            if g.part is not None and g.text not in raw and g.text not in lacks:
-                flat += (g.part, entity[g.attr])
-        if not flat:
-            return decode(raw)
-        for name, member in decode(raw).pairs():
-            flat += (name, member)
-        return Map.of_flat(flat)
 
 
 @dataclass(slots=True)
@@ -485,10 +230,10 @@ class KeyMap:
         for given, shared in self._unique_given(rule):
             if rule.entries and given in rule.given:
                 for name, member in value.pairs():
-                    if rule._fits_entry(name, member):  # noqa: SLF001 - a class of this module
-                        yield given.attr, rule._given((given,), key, member, name)[given.attr], shared  # noqa: SLF001
+                    if rule.fits_entry(name, member):
+                        yield given.attr, rule.given_facts((given,), key, member, name)[given.attr], shared
             else:
-                yield given.attr, rule._given((given,), key, value, None)[given.attr], shared  # noqa: SLF001
+                yield given.attr, rule.given_facts((given,), key, value, None)[given.attr], shared
 
     def _unique_given(self, rule: Rule) -> list[tuple[Given, bool]]:
         own = [(g, g.attr == rule.identity) for g in rule.given if self._types[g.attr].unique]
@@ -755,23 +500,6 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "instant": lambda v: v.__class__ is datetime,
     "uuid": lambda v: v.__class__ is UUID,
 }
-
-
-def _has_scalar_keys(value: Map) -> bool:
-    """True when JSON says the map as an object."""
-    return all(k.__class__ is Keyword or k.__class__ is str or key_text(k) is not None for k in value)
-
-
-def digest_of(key: Keyword, text: bytes) -> int:
-    """The digest of a key and the canonical JSON of its value: 64 bits as a signed integer.
-
-    Short on purpose: it is an inline column of eight bytes, so that the digests of millions of keys are added up in
-    milliseconds. A difference goes unnoticed with a chance of 2^-64; who may want to forge one is no concern of a
-    migration, and values are compared member by member besides.
-    """
-    digest = blake2b(str(key).encode("utf-8", "surrogatepass") + b"\0", digest_size=8)
-    digest.update(text)
-    return int.from_bytes(digest.digest(), "big", signed=True)
 
 
 def builtin() -> KeyMap:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from migration.entities import fetch
 from migration.importer import paused_gc
 from migration.jsonvalue import encode, to_text
-from migration.keymap import KeyMap, digest_of
+from migration.rules import digest_of
 from store.edn import Keyword, List, Map, Set, Tagged, Vector, show_form, strict_equal, strict_key
 from store.errors import KeyMapError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from datalog import Db
     from migration.entities import Stored
+    from migration.keymap import KeyMap
 
 __all__ = ["Difference", "Finding", "Verification", "first_difference", "verify"]
 
