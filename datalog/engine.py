@@ -139,6 +139,11 @@ class Run:
     def entity_value(self, name: str, value: Any) -> Any:
         """An input's value, the eid for a lookup ref or ident passed where an entity is meant."""
         source = self.plan.entities.get(name)
+        if source is None and isinstance(value, tuple | list) and name in self.plan.references and is_lookup(value):
+            found = self.sources[self.plan.references[name]].snapshot
+            attribute = None if found is None else found.schema.find(str(value[0]))
+            if attribute is not None and attribute.unique is not None:
+                source = self.plan.references[name]
         if source is not None and is_lookup(value) and self.sources[source].snapshot is not None:
             found = self.sources[source].snapshot.entid(value)
             return value if found is None else int(found)
@@ -344,7 +349,7 @@ def _input(run: Run, node: Input) -> Relation:
         return empty(node.variables)
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        if name in run.plan.entities:
+        if name in run.plan.entities or name in run.plan.references:
             columns[name] = encode_column([run.entity_value(name, v) for v in values], run.codes)
         else:
             columns[name] = encode_column(values, run.codes)

@@ -87,13 +87,18 @@ class Lowering:
         inputs: frozenset[str],
         rules: RuleSet | None,
         callables: frozenset[str],
+        text: str,
     ) -> None:
+        self.query_text = text
         self.sources = sources
         self.params = params
         self.input_variables = inputs
         self.rules = rules
         self.callables = callables
-        self.entities: dict[str, str] = {}
+        self.entities: dict[str, str] = {}  # inputs in entity position of a pattern of the query itself, not of a rule
+        self.references: dict[
+            str, str
+        ] = {}  # inputs passed to a rule: lookup refs among them are resolved, idents are not
         self.attributes: dict[str, str] = {}
         self._fresh = 0
 
@@ -161,10 +166,8 @@ class Lowering:
         for given, argument in zip(call.arguments[2:], attributes, strict=False):
             if isinstance(argument, Const):
                 self.attribute(arguments[0].name, argument.value, text, given.at)
-        if isinstance(arguments[1], Param) or (
-            isinstance(arguments[1], Var) and arguments[1].name in self.input_variables
-        ):
-            self.entities.setdefault(arguments[1].name, arguments[0].name)
+        if text is self.query_text:
+            self.note_entity(arguments[1], arguments[0].name)
 
     def argument(self, argument: Any, text: str) -> Any:
         """A plan argument for an argument of the ast."""
@@ -261,10 +264,11 @@ class Lowering:
             self.check_entity(clause.source, entity.value, text, at[0])
         if found is not None and isinstance(value, Const):
             value = Const(self.constant(clause.source, found, value.value, text, at[2]))
-        self.note_entity(entity, clause.source)
-        self.note_entity(tx, clause.source)
-        if found is not None and found.is_ref:
-            self.note_entity(value, clause.source)
+        if text is self.query_text:
+            self.note_entity(entity, clause.source)
+            self.note_entity(tx, clause.source)
+            if found is not None and found.is_ref:
+                self.note_entity(value, clause.source)
         return Scan(
             variables=variables,
             rows=0.0,
@@ -435,6 +439,10 @@ class Lowering:
             )
         self.rules.check_call(clause, text)
         given = [t.name for t in clause.arguments if isinstance(t, Variable)]
+        if text is self.query_text:
+            for name in given:
+                if name in self.params or name in self.input_variables:
+                    self.references.setdefault(name, clause.source)
         return Atom("rule", frozenset(), self.visible(given), text, clause.at, rule=clause)
 
     def nested(self, clause: Not | Or, text: str) -> Atom:

@@ -143,6 +143,13 @@ class _Facts:
             return value  # it only looks like a lookup ref
         return value if found is None else int(found)
 
+    def reference(self, value: Any) -> Any:
+        """The eid of a lookup ref over a unique attribute, or the value itself."""
+        if self.snapshot is None or not isinstance(value, Vector) or len(value) != 2:
+            return value
+        entry = self.snapshot.schema.find(str(value[0])) if isinstance(value[0], Keyword | str) else None
+        return self.entity(value) if entry is not None and entry.unique is not None else value
+
 
 class _Evaluator:
     """One query under evaluation."""
@@ -169,6 +176,7 @@ class _Evaluator:
             if _is_source(form):
                 self.sources[str(form)] = _Facts(value)
         entities = self.entity_variables(self.where, "$")
+        references = self.rule_arguments(self.where, "$")
         for form, value in pairs:
             if isinstance(form, Symbol) and str(form) == "%":
                 self.read_rules(value)
@@ -183,6 +191,10 @@ class _Evaluator:
             for env in self.envs:
                 if name in env:
                     env[name] = self.sources[source].entity(env[name])
+        for name, source in references.items():
+            for env in self.envs:
+                if name in env and source in self.sources:
+                    env[name] = self.sources[source].reference(env[name])
 
     @staticmethod
     def plain(value: Any) -> Any:
@@ -209,6 +221,20 @@ class _Evaluator:
         attributes: set[str] = set()
         self.note_entities(clauses, source, found, attributes)
         return {n: s for n, s in found.items() if n not in attributes}
+
+    def rule_arguments(self, clauses: Iterable[Any], source: str) -> dict[str, str]:
+        """Variables passed to rules by the query itself, whose inputs may be lookup refs."""
+        found: dict[str, str] = {}
+        for clause in clauses:
+            if isinstance(clause, List):
+                word, items, given = self.word(clause)
+                if word in _WORDS:
+                    found = {**self.rule_arguments(items, given or source), **found}
+                else:
+                    for argument in items:
+                        if _is_variable(argument):
+                            found.setdefault(str(argument), given or source)
+        return found
 
     def note_entities(self, clauses: Iterable[Any], source: str, found: dict[str, str], attributes: set[str]) -> None:
         for clause in clauses:
@@ -498,7 +524,7 @@ class _Evaluator:
             raise QueryError("query/unknown-rule", f"There is no rule {name}.")
         facts = self.sources.get(source)
         if facts is not None:
-            arguments = [facts.entity(a) if isinstance(a, Vector) else a for a in arguments]
+            arguments = [facts.reference(a) for a in arguments]
         known = tuple(
             env.get(str(a), _UNKNOWN) if _is_variable(a) else _UNKNOWN if _is_blank(a) else a for a in arguments
         )

@@ -323,8 +323,8 @@ class Plan:
     group: tuple[str, ...] | None  # variables to group by when something is aggregated
     params: frozenset[str]  # scalar inputs
     entities: dict[str, str]  # input variable in entity position -> source: lookup refs and idents are resolved
+    references: dict[str, str]  # input variable passed to a rule -> source: lookup refs are resolved
     attributes: dict[str, str]  # input variable in attribute position -> source
-    collections: frozenset[str] = frozenset()  # sources that are plain collections
 
 
 # explain -------------------------------------------------------------------------------------------------------------

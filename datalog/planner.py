@@ -125,7 +125,7 @@ class Planner:
         self.params = frozenset(n for s in scalars for n in s)
         inputs = {v.name for i in query.inputs if isinstance(i, InputBinding) for v in binding_variables(i.binding)}
         callables = frozenset(i.name for i in query.inputs if isinstance(i, InputName))
-        self.lowering = Lowering(sources, self.params, frozenset(inputs) - self.params, rules, callables)
+        self.lowering = Lowering(sources, self.params, frozenset(inputs) - self.params, rules, callables, query.text)
         self.sizes = Sizes(sources)
         self.keys = 0
         self.inlined = 0
@@ -157,6 +157,7 @@ class Planner:
             group=group,
             params=self.params,
             entities={n: s for n, s in self.lowering.entities.items() if n not in self.lowering.attributes},
+            references=self.lowering.references,
             attributes=self.lowering.attributes,
         )
 

@@ -167,6 +167,7 @@ def compile_small(plan: Plan, schema: Any) -> SmallPlan | None:
         or query.limit is not None
         or query.offset is not None
         or plan.attributes
+        or plan.references
     ):
         return None
     scalars: list[tuple[str, int, bool]] = []
