@@ -1,17 +1,17 @@
 """The query as data: what the parser gives and the planner takes. No evaluation, no schema, no names of Python.
 
-Every node knows where it stands in the query text: `at` is (start, end), offsets into `Query.text`; it takes no part in
-equality, so that two queries that say the same are equal. `and` leaves no node: its clauses are spliced into their
-surroundings, a branch of `or` is a tuple of clauses. Default sources are filled in: a pattern inside `($x not ...)`
-carries `$x` itself.
+Every node knows where it stands in the query text: `at` is (start, end), offsets into `Query.text`. `and` leaves no node: its
+clauses are spliced into their surroundings, a branch of `or` is a tuple of clauses. Default sources are filled in: a pattern
+inside `($x not ...)` carries `$x` itself.
 
 The vocabulary follows DataScript's parser.cljc: clause, pattern, binding, source, rule, branch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from datalog.record import Record
 
 At: TypeAlias = tuple[int, int]
 NOWHERE: At = (-1, -1)
@@ -20,52 +20,52 @@ NOWHERE: At = (-1, -1)
 # terms ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """`?x`."""
+class Variable(Record):
+    """`?x`. Equal to another of the same name."""
 
     name: str
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variable) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Blank:
+class Blank(Record):
     """`_`: matches anything, binds nothing."""
 
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Constant:
+class Constant(Record):
     """A value written in the query."""
 
     value: Any
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class SourceArgument:
+class SourceArgument(Record):
     """`$x` as an argument of a function such as `get-else`."""
 
     name: str
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class NameArgument:
+class NameArgument(Record):
     """A plain symbol of `:in` as an argument: the raw value passed there."""
 
     name: str
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Record):
     """`(f a b)`: a built-in function, a registered one, or a callable passed through `:in`."""
 
     name: str
     arguments: tuple[Argument, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
 Term: TypeAlias = Variable | Blank | Constant
@@ -75,35 +75,31 @@ Argument: TypeAlias = "Variable | Constant | SourceArgument | NameArgument | Cal
 # bindings ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BindVariable:
+class BindVariable(Record):
     """`?x`."""
 
     variable: Variable
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class BindBlank:
+class BindBlank(Record):
     """`_`."""
 
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class BindTuple:
+class BindTuple(Record):
     """`[?a ?b]`."""
 
     items: tuple[Binding, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class BindCollection:
+class BindCollection(Record):
     """`[?a ...]`; a relation `[[?a ?b]]` is a collection of tuples."""
 
     item: Binding
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
 Binding: TypeAlias = "BindVariable | BindBlank | BindTuple | BindCollection"
@@ -123,35 +119,31 @@ def binding_variables(binding: Binding) -> list[Variable]:
 # inputs --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class InputSource:
+class InputSource(Record):
     """`$` or `$name` in `:in`: a database, or a collection of tuples."""
 
     name: str
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class InputRules:
+class InputRules(Record):
     """`%` in `:in`."""
 
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class InputName:
+class InputName(Record):
     """A plain symbol in `:in`: a pull pattern, a callable, or a value handed to functions as it is."""
 
     name: str
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class InputBinding:
+class InputBinding(Record):
     """A binding form in `:in`."""
 
     binding: Binding
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
 Input: TypeAlias = InputSource | InputRules | InputName | InputBinding
@@ -160,76 +152,68 @@ Input: TypeAlias = InputSource | InputRules | InputName | InputBinding
 # clauses -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Record):
     """`[$src e a v tx added]`, one to five terms (a source that is a collection takes any number)."""
 
     source: str
     terms: tuple[Term, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Predicate:
+class Predicate(Record):
     """`[(f ...)]`: keeps the rows for which the call is neither false nor nil."""
 
     call: Call
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Record):
     """`[(f ...) binding]`."""
 
     call: Call
     binding: Binding
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCall:
+class RuleCall(Record):
     """`($src rule ?a 1 _)`."""
 
     source: str
     name: str
     arguments: tuple[Term, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Record):
     """`(not ...)`, or `(not-join [?x] ...)` when `join` is given."""
 
     join: tuple[Variable, ...] | None
     clauses: tuple[Clause, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(Record):
     """`(or ...)`, or `(or-join [[?required] ?x] ...)` when `join` is given (`join` then includes the required ones)."""
 
     required: tuple[Variable, ...]
     join: tuple[Variable, ...] | None
     branches: tuple[tuple[Clause, ...], ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
 Clause: TypeAlias = "Pattern | Predicate | Function | RuleCall | Not | Or"
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Record):
     """One body of a rule, with the names of its own head."""
 
     required: tuple[Variable, ...]
     head: tuple[Variable, ...]  # the required ones first
     clauses: tuple[Clause, ...]
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Record):
     """A rule set: name -> branches, and the text that their places refer to."""
 
     text: str
@@ -239,48 +223,43 @@ class Rules:
 # find ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FindVariable:
+class FindVariable(Record):
     """`?x` in `:find`."""
 
     variable: Variable
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class FindExpression:
+class FindExpression(Record):
     """An aggregate, a call, or a call over aggregates: `(/ (sum ?x) (count ?y))`."""
 
     expression: Call
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class FindPull:
+class FindPull(Record):
     """`(pull $src ?e pattern)`: the pattern is a form, or the name of an input."""
 
     source: str
     variable: Variable
     pattern: Any  # the raw form: pull_parser reads it against the schema
     input_name: str | None = None
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
 FindElement: TypeAlias = FindVariable | FindExpression | FindPull
 
 
-@dataclass(frozen=True, slots=True)
-class OrderKey:
+class OrderKey(Record):
     """One key of `:order-by`: a variable, or the index of a column (also for an expression that `:find` repeats)."""
 
     column: int | None
     variable: Variable | None
     ascending: bool
-    at: At = field(default=NOWHERE, compare=False, repr=False)
+    at: At = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Record):
     """A whole query. `shape` is "relation", "collection", "tuple" or "scalar"."""
 
     text: str

@@ -7,7 +7,7 @@ functions, constants of the wrong type, arities, unknown rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.ast import (
@@ -29,6 +29,7 @@ from datalog.ast import (
 from datalog.builtins import find_function, function_names
 from datalog.errors import did_you_mean, names, query_error, show
 from datalog.plan import Bound, CallTree, Const, Name, Param, Scan, Source, Tuples, Var, term_text
+from datalog.record import replace
 from store.edn import Keyword, List, Vector, strict_equal
 from store.errors import UserError
 from store.value import Kind

@@ -26,12 +26,11 @@ Nodes compare by identity. `variables` are the columns that leave a node, `rows`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable
 from datalog.errors import show
-from store.edn import Keyword
+from datalog.record import Record, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,32 +42,40 @@ if TYPE_CHECKING:
 # terms ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Var:
+class Var(Record):
     """A column."""
 
     name: str
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Var) and other.name == self.name
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Const:
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class Const(Record):
     """A value of the query text."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(Record):
     """A scalar input, known when the plan runs."""
 
     name: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Param) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 Term: TypeAlias = "Var | Const | Param | None"  # None: anything
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CallTree:
+class CallTree(Record):
     """A call with its function resolved; `callable_input` names the input that holds the callable instead."""
 
     name: str
@@ -79,15 +86,13 @@ class CallTree:
     text: str  # the query or rule text that `at` points into
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Record):
     """`$x` as an argument."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Record):
     """A plain symbol of `:in` as an argument."""
 
     name: str
@@ -96,16 +101,14 @@ class Name:
 # nodes ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unit:
+class Unit(Record):
     """One row without columns."""
 
     variables: tuple[str, ...] = ()
     rows: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Input:
+class Input(Record):
     """The rows of the input number `index` under a binding."""
 
     variables: tuple[str, ...]
@@ -114,8 +117,7 @@ class Input:
     binding: Binding
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Record):
     """A range condition on the value of a scan: `op` is one of < <= > >=."""
 
     op: str
@@ -123,8 +125,7 @@ class Bound:
     call: CallTree  # the predicate it came from, for values that do not fit the attribute's kind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scan:
+class Scan(Record):
     """Datoms of a database. `attribute` is an aid, or a term in attribute position that is not a constant."""
 
     variables: tuple[str, ...]
@@ -143,8 +144,7 @@ class Scan:
     at: At
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tuples:
+class Tuples(Record):
     """Rows of a Python collection; a term for each position."""
 
     variables: tuple[str, ...]
@@ -155,8 +155,7 @@ class Tuples:
     at: At
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Join:
+class Join(Record):
     """Natural join; `variables` says which columns are kept."""
 
     variables: tuple[str, ...]
@@ -165,8 +164,7 @@ class Join:
     right: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AntiJoin:
+class AntiJoin(Record):
     """Rows of `left` that agree with no row of `right` on the variables `on`."""
 
     variables: tuple[str, ...]
@@ -176,8 +174,7 @@ class AntiJoin:
     on: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Filter:
+class Filter(Record):
     """Rows for which the call is neither false nor nil."""
 
     variables: tuple[str, ...]
@@ -186,8 +183,7 @@ class Filter:
     call: CallTree
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Extend:
+class Extend(Record):
     """Rows with the result of a call bound; variables of the binding are new."""
 
     variables: tuple[str, ...]
@@ -197,8 +193,7 @@ class Extend:
     binding: Binding
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Union:
+class Union(Record):
     """All rows of all children."""
 
     variables: tuple[str, ...]
@@ -206,8 +201,7 @@ class Union:
     children: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Project:
+class Project(Record):
     """Some of the columns; with `distinct` each row once."""
 
     variables: tuple[str, ...]
@@ -216,8 +210,7 @@ class Project:
     distinct: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shared:
+class Shared(Record):
     """A subplan evaluated once for each run."""
 
     variables: tuple[str, ...]
@@ -227,8 +220,7 @@ class Shared:
     volatile: bool = False  # depends on a Derived: evaluated once for each round, not once for each run
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Derived:
+class Derived(Record):
     """Rows of a predicate inside its fixpoint; columns are renamed by position to `terms`."""
 
     variables: tuple[str, ...]
@@ -239,8 +231,7 @@ class Derived:
     fixpoint: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RulePlan:
+class RulePlan(Record):
     """One rule of a fixpoint: `body` gives the columns of `predicate`, in the order of `head`.
 
     `driver` is the predicate whose new rows drive this body; None: the body runs once, in the first round.
@@ -252,8 +243,7 @@ class RulePlan:
     driver: str | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Fixpoint:
+class Fixpoint(Record):
     """The least relations closed under `rules`; `predicates` gives the width of each, `result` is the one wanted.
 
     `terms` binds the result's columns by position, as in `Derived`.
@@ -277,8 +267,7 @@ Node: TypeAlias = (
 # find ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AggregateTree:
+class AggregateTree(Record):
     """An aggregate over a column, in a find expression."""
 
     name: str
@@ -289,8 +278,7 @@ class AggregateTree:
     at: At
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
+class Output(Record):
     """One column of the answer: exactly one of the three is given, save that a pull also has its variable."""
 
     name: str
@@ -302,8 +290,7 @@ class Output:
     pull_input: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
+class Order(Record):
     """A sort key: an output column, or a variable that is not in `:find`."""
 
     column: int | None
@@ -311,8 +298,7 @@ class Order:
     ascending: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Record):
     """What runs: the root gives the distinct rows over its variables, the rest is for `find`."""
 
     query: Query
@@ -463,10 +449,4 @@ def _output_text(output: Output) -> str:
 
 def same_node(node: Node, **changes: Any) -> Any:
     """The node with some of its fields replaced."""
-    given = {f.name: getattr(node, f.name) for f in fields(node)}
-    return type(node)(**{**given, **changes})
-
-
-def keyword_text(value: Any) -> str:
-    """`:a/b` of a Keyword or a string that looks like one."""
-    return str(value) if isinstance(value, Keyword) else value
+    return replace(node, **changes)

@@ -21,7 +21,6 @@ recursive call passes the free arguments on unchanged (tail recursion), the bind
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datalog.aggregates import AGGREGATES, find_aggregate
@@ -72,6 +71,7 @@ from datalog.plan import (
     same_node,
     term_text,
 )
+from datalog.record import replace
 from datalog.rules import RuleSet, expand_or, rename_scopes, use_branch
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ The rules that keep it honest:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from datalog.ast import (
@@ -35,6 +34,7 @@ from datalog.ast import (
     iter_clauses,
 )
 from datalog.errors import did_you_mean, names, query_error
+from datalog.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
