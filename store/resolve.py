@@ -235,12 +235,15 @@ def _encode_or_collect(expansion: Expansion, column: AttributeColumn, codes: Cod
         return np.array(column.vs, dtype=np.int64)
     try:
         return encode_column(attribute, column.vs, codes)
-    except UserError:
+    except UserError as first:
+        before = len(expansion.errors)
         for value, place in zip(column.vs, column.places, strict=True):
             try:
-                attribute.coerce(value)
+                encode(attribute, value, codes)
             except UserError as e:
                 expansion.errors.append(_named(e, attribute, place))
+        if len(expansion.errors) == before:
+            expansion.errors.append(_named(first, attribute, column.places[0]))
         return None
 
 

@@ -668,7 +668,7 @@ def _load_eids(ident: str, eids: Any) -> Codes:
         raw = np.asarray(eids)
     except ValueError as e:
         raise TransactionError("load/eids", f"{ident}: the eids are no list of integers.") from e
-    if len(raw) == 0:
+    if raw.ndim == 1 and len(raw) == 0:
         return EMPTY
     if raw.ndim != 1 or raw.dtype.kind not in "iu":
         raise TransactionError("load/eids", f"{ident}: the eids are no array of integers, but of {raw.dtype}.",

@@ -126,6 +126,10 @@ def _show(form: Any) -> str:
         return show_python(form)
 
 
+def _empty_map() -> TransactionError:
+    return TransactionError("tx/empty-map", "An empty map says nothing.", hint="give it attributes, or leave it out")
+
+
 def raise_collected(errors: list[DatalogError]) -> None:
     """Raises the faults that were found, several as one error that lists them (at most 20)."""
     if not errors:
@@ -327,6 +331,8 @@ class Expander:
         raw_id = form.get(":db/id")
         if raw_id is None and type(form) is not dict:
             raw_id = form.get(_DB_ID)
+        if not form:
+            raise _empty_map()
         e = self._new_node(None) if raw_id is None else self._entity(raw_id)
         for key, value in form.items():
             attribute = idents.get(key)
@@ -385,9 +391,7 @@ class Expander:
             else:
                 self._entry(e, key, value)
         if len(form) == (raw_id is not None) and e < 0 and self.out.nodes[-1 - e].name is None:
-            raise TransactionError(
-                "tx/empty-map", "An empty map says nothing.", hint="give it attributes, or leave it out"
-            )
+            raise _empty_map()
         return e
 
     def _entry(self, e: int, key: Any, value: Any) -> None:
