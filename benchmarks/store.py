@@ -32,8 +32,9 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lmdb
 import numpy as np
@@ -82,21 +83,31 @@ class People:
         """As SQLite takes them."""
         sex = ["male", "female"]
         return list(
-            zip(range(1, self.n + 1), self.name, self.last, [sex[i] for i in self.sex], self.age.tolist(), self.salary.tolist(), strict=True)
+            zip(
+                range(1, self.n + 1),
+                self.name,
+                self.last,
+                [sex[i] for i in self.sex],
+                self.age.tolist(),
+                self.salary.tolist(),
+                strict=True,
+            )
         )
 
     def maps(self) -> list[dict[str, Any]]:
         """As `transact` takes them."""
         return [
             {":p/name": n, ":p/last": la, ":p/sex": SEX[s], ":p/age": a, ":p/salary": sa}
-            for n, la, s, a, sa in zip(self.name, self.last, self.sex, self.age.tolist(), self.salary.tolist(), strict=True)
+            for n, la, s, a, sa in zip(
+                self.name, self.last, self.sex, self.age.tolist(), self.salary.tolist(), strict=True
+            )
         ]
 
 
 class Clock:
     """Seconds of a block."""
 
-    def __enter__(self) -> Clock:
+    def __enter__(self) -> Self:
         gc.collect()
         gc.disable()
         self.start = time.perf_counter()
@@ -154,7 +165,9 @@ def bench_load(scale: float, repeats: int) -> dict[str, Any]:
             conn.load(columns)
         times["ours"].append(c.seconds)
         figures["checksum ours"] = int(conn.q("[:find (sum ?s) . :with ?e :where [?e :p/salary ?s]]"))
-        figures["bytes a datom, three indexes, log and dictionary"] = round(conn.store.env.stat()["file_bytes"] / (5 * people.n), 1)
+        figures["bytes a datom, three indexes, log and dictionary"] = round(
+            conn.store.env.stat()["file_bytes"] / (5 * people.n), 1
+        )
         close(conn)
         path = folder()
         db = sqlite_typed(path)
@@ -267,7 +280,9 @@ def bench_tx(scale: float, repeats: int, datoms: int) -> dict[str, Any]:
     """Small transactions on an ephemeral database."""
     n = max(200, int(20_000 * scale))
     people = People(n)
-    maps = people.maps() if datoms == 5 else [[":db/add", i + 1, ":p/age", a] for i, a in enumerate(people.age.tolist())]
+    maps = (
+        people.maps() if datoms == 5 else [[":db/add", i + 1, ":p/age", a] for i, a in enumerate(people.age.tolist())]
+    )
     rows = people.rows()
     times: dict[str, list[float]] = {"ours": [], "sqlite indexed": [], "dupsort": []}
     for _ in range(repeats):
@@ -283,7 +298,10 @@ def bench_tx(scale: float, repeats: int, datoms: int) -> dict[str, Any]:
         index_typed(db)
         with Clock() as c:
             for row in rows:
-                db.execute("insert into p values (?,?,?,?,?,?)" if datoms == 5 else "insert into p (id, age) values (?,?)", row if datoms == 5 else (row[0], row[4]))
+                db.execute(
+                    "insert into p values (?,?,?,?,?,?)" if datoms == 5 else "insert into p (id, age) values (?,?)",
+                    row if datoms == 5 else (row[0], row[4]),
+                )
         times["sqlite indexed"].append(c.seconds)
         db.close()
         shutil.rmtree(path)
@@ -324,7 +342,9 @@ def bench_scan(scale: float, repeats: int) -> dict[str, Any]:
     with env.begin(write=True) as txn, txn.cursor(tree) as cursor:
         cursor.putmulti(((b"a", raw[i : i + 16]) for i in range(0, len(raw), 16)), append=True)
     db = sqlite_typed(path)
-    db.executemany("insert into p (id, salary) values (?,?)", zip(people.eids.tolist(), people.salary.tolist(), strict=True))
+    db.executemany(
+        "insert into p (id, salary) values (?,?)", zip(people.eids.tolist(), people.salary.tolist(), strict=True)
+    )
     snapshot = conn.db().snapshot
     aid = snapshot.schema.find(":p/salary").aid
     times: dict[str, list[float]] = {"ours": [], "dupsort": [], "sqlite": []}
@@ -336,7 +356,9 @@ def bench_scan(scale: float, repeats: int) -> dict[str, Any]:
         assert int(v.sum()) == total
         assert int(e[-1]) == people.n
         with Clock() as c, env.begin() as txn, txn.cursor(tree) as cursor:
-            found = np.frombuffer(cursor.getmulti([b"a"], dupdata=True, dupfixed_bytes=16, keyfixed=True), dtype=np.uint8)
+            found = np.frombuffer(
+                cursor.getmulti([b"a"], dupdata=True, dupfixed_bytes=16, keyfixed=True), dtype=np.uint8
+            )
             rows = found.reshape(-1, 17)[:, 1:]
             e = rows[:, :8].copy().view(">u8").astype(np.int64)
             v = rows[:, 8:].copy().view(">u8").astype(np.int64)
@@ -356,7 +378,12 @@ def bench_scan(scale: float, repeats: int) -> dict[str, Any]:
 def bench_lookup(scale: float, repeats: int) -> dict[str, Any]:
     """By unique value to the entity, then one attribute, as values in and out."""
     n = int(1_000_000 * scale)
-    conn = ours({":u/mail": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}, ":u/age": {":db/valueType": ":db.type/long"}})
+    conn = ours(
+        {
+            ":u/mail": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
+            ":u/age": {":db/valueType": ":db.type/long"},
+        }
+    )
     mails = [f"user{i}@example.org" for i in range(n)]
     ages = [i % 97 for i in range(n)]
     conn.load({":u/mail": (range(1, n + 1), mails), ":u/age": (range(1, n + 1), ages)})
@@ -409,12 +436,18 @@ def bench_soak(scale: float, _repeats: int) -> dict[str, Any]:
     seconds: list[float] = []
     gc.collect()
     for i, key in enumerate(keys):
-        form = {":k/id": key, ":k/name": f"name {key % 5000}", ":k/at": start + datetime.timedelta(seconds=key), ":k/size": key % 1000, ":k/score": key / 7}
+        form = {
+            ":k/id": key,
+            ":k/name": f"name {key % 5000}",
+            ":k/at": start + datetime.timedelta(seconds=key),
+            ":k/size": key % 1000,
+            ":k/score": key / 7,
+        }
         if i % part == 0:
             seconds.append(time.perf_counter())
         conn.transact([form])
     seconds.append(time.perf_counter())
-    spans = [b - a for a, b in zip(seconds, seconds[1:], strict=False)]
+    spans = [b - a for a, b in pairwise(seconds)]
     assert conn.q("[:find (count ?e) . :where [?e :k/id]]") == n
     assert conn.q("[:find (sum ?k) . :with ?e :where [?e :k/id ?k]]") == sum(keys)
     path = conn.path
@@ -453,7 +486,9 @@ def bench_nohistory(scale: float, _repeats: int) -> dict[str, Any]:
     after = (path / "data.mdb").stat().st_size
     assert check_path(path)[0] == []
     fresh = ours(schema)
-    fresh.transact([*others[:7], {":j/id": "k7", ":j/json": json.dumps({"k": 7, "turn": n - 1, "text": "y" * 970})}, *others[8:]])
+    fresh.transact(
+        [*others[:7], {":j/id": "k7", ":j/json": json.dumps({"k": 7, "turn": n - 1, "text": "y" * 970})}, *others[8:]]
+    )
     fresh_path = fresh.path
     fresh.close()
     size = (fresh_path / "data.mdb").stat().st_size
@@ -509,7 +544,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     names = [n for n in arguments.only.split(",") if n] or list(WORKLOADS)
-    print(f"python {platform.python_version()}, numpy {np.__version__}, py-lmdb {lmdb.version()}, sqlite {sqlite3.sqlite_version}")
+    print(
+        f"python {platform.python_version()}, numpy {np.__version__}, py-lmdb {lmdb.version()}, sqlite {sqlite3.sqlite_version}"
+    )
     results = {}
     for name in names:
         results[name] = WORKLOADS[name](arguments.scale, arguments.repeats)

@@ -71,9 +71,9 @@ class Model:
         after.facts = {key: dict(values) for key, values in self.facts.items()}
         given: dict[tuple[int, str], Any] = {}
         for op in ops:
-            after._apply(op, entity, given)  # noqa: SLF001 - its own class
+            after._apply(op, entity, given)
         after.facts = {key: values for key, values in after.facts.items() if values}
-        after._check_unique()  # noqa: SLF001
+        after._check_unique()
         if after.facts == self.facts:
             return self  # nothing is written, not even that an id was named
         after.top = max([self.top, *(e for e, _ in after.facts), *names.values(), *self._mentioned(ops)])

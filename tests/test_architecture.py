@@ -40,7 +40,9 @@ def _imports(file: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             package = ROOT / node.module.replace(".", "/")
             if package.is_dir():
-                found += [f"{node.module}.{alias.name}" for alias in node.names if (package / f"{alias.name}.py").exists()] or [node.module]
+                found += [
+                    f"{node.module}.{alias.name}" for alias in node.names if (package / f"{alias.name}.py").exists()
+                ] or [node.module]
             else:
                 found.append(node.module)
     return [name for name in found if name.split(".")[0] in MAY_SEE]
@@ -81,14 +83,17 @@ def test_modules_import_only_what_is_listed_above_them(package: str) -> None:
             module = module or "__init__"
             if top != package or (f"{package}/{file.name}", name) in ALLOWED:
                 continue
-            assert order.index(module) < order.index(file.stem), f"{package}/{file.name} imports {name}, which is below it"
+            assert order.index(module) < order.index(file.stem), (
+                f"{package}/{file.name} imports {name}, which is below it"
+            )
 
 
 @pytest.mark.parametrize("package", sorted(MAY_SEE))
 def test_no_package_has_a_cycle(package: str) -> None:
     """Imports inside a package, those in functions included, never come round."""
     graph = {
-        file.stem: {n.partition(".")[2] for n in _imports(file) if n.startswith(f"{package}.")} - {file.stem} for file in _files(package)
+        file.stem: {n.partition(".")[2] for n in _imports(file) if n.startswith(f"{package}.")} - {file.stem}
+        for file in _files(package)
     }
     for source, target in ALLOWED:
         if source.startswith(f"{package}/"):
@@ -107,7 +112,7 @@ def test_no_package_has_a_cycle(package: str) -> None:
 
 
 def test_only_the_environment_knows_lmdb() -> None:
-    """lmdb is imported in one file."""
+    """One file imports lmdb."""
     users = [f.name for p in MAY_SEE for f in _files(p) if "lmdb" in {n.split(".")[0] for n in _all_imports(f)}]
     assert users == ["environment.py"]
 

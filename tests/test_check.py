@@ -40,7 +40,12 @@ def _make(path: Path, seed: int = 1, transactions: int = 300) -> set[Any]:
     r = random.Random(seed)
     with d.connect(path, schema=SCHEMA, sync=False) as conn:
         n = 500
-        conn.load({":age": (range(1, n + 1), [r.randrange(90) for _ in range(n)]), ":name": (range(1, n + 1), [f"n{i}" for i in range(n)])})
+        conn.load(
+            {
+                ":age": (range(1, n + 1), [r.randrange(90) for _ in range(n)]),
+                ":name": (range(1, n + 1), [f"n{i}" for i in range(n)]),
+            }
+        )
         for i in range(transactions):
             conn.transact(
                 [
@@ -91,7 +96,7 @@ def test_every_flipped_byte_of_every_table_is_found(tmp_path: Path) -> None:
     by_table: dict[bytes, list[tuple[bytes, bytes]]] = {}
     for key, value in _entries(tmp_path / "db"):
         by_table.setdefault(key[:1], []).append((key, value))
-    assert set(by_table) == set(b"MSEAVLDR"[i : i + 1] for i in range(8))
+    assert set(by_table) == {b"MSEAVLDR"[i : i + 1] for i in range(8)}
     tried = 0
     for rows in by_table.values():
         for _ in range(14):
@@ -213,10 +218,10 @@ def test_compact_refuses_an_open_database(tmp_path: Path) -> None:
     _make(tmp_path / "db", transactions=5)
     with d.connect(tmp_path / "db"), pytest.raises(StoreLocked):
         compact(tmp_path / "db")
-    from test_environment import ROOT
-
     import subprocess
     import sys
+
+    from test_environment import ROOT
 
     other = subprocess.Popen(
         [sys.executable, "-c", "import sys, datalog as d; c = d.connect(sys.argv[1]); print('open', flush=True); input()",

@@ -39,7 +39,9 @@ def _match(expected: Any, found: list[tuple[Any, ...]]) -> None:
         for fact in left:
             bound = dict(seen)
             if all(
-                strict_equal(bound.setdefault(w, f), f) if isinstance(w, Symbol) and str(w).startswith("?") else strict_equal(w, f)
+                strict_equal(bound.setdefault(w, f), f)
+                if isinstance(w, Symbol) and str(w).startswith("?")
+                else strict_equal(w, f)
                 for w, f in zip(want, fact, strict=True)
             ):
                 left = [f for f in left if f is not fact]
@@ -99,7 +101,10 @@ def test_the_report_says_what_happened() -> None:
             (1, ":name", "a", report.tx, True), (2, ":n", 1, report.tx, True), (report.tx, ":db/doc", "first", report.tx, True),
         ]  # fmt: skip
         again = conn.transact([{":db/id": 1, ":name": "b"}])
-        assert [tuple(x) for x in again.tx_data] == [(1, ":name", "a", again.tx, False), (1, ":name", "b", again.tx, True)]
+        assert [tuple(x) for x in again.tx_data] == [
+            (1, ":name", "a", again.tx, False),
+            (1, ":name", "b", again.tx, True),
+        ]
         assert again.tx == report.tx + 1
         assert again.db_before.pull("[:name]", 1) == {":name": "a"}
         assert again.db_after.pull("[:name]", 1) == {":name": "b"}

@@ -54,7 +54,9 @@ _MAP = st.fixed_dictionaries({}, optional={":db/id": _ENTITY, **{name: _members(
 )
 _ADD = _each(lambda a: st.tuples(st.just(":db/add"), _ENTITY, st.just(a), _VALUES[a]))
 _RETRACT = _each(lambda a: st.tuples(st.just(":db/retract"), _EIDS, st.just(a), _OLD[a]))
-_RETRACT_ALL = st.tuples(st.sampled_from([":db/retract", ":db/retractAttribute"]), _EIDS, st.sampled_from(sorted(_VALUES)))
+_RETRACT_ALL = st.tuples(
+    st.sampled_from([":db/retract", ":db/retractAttribute"]), _EIDS, st.sampled_from(sorted(_VALUES))
+)
 _RETRACT_ENTITY = st.tuples(st.just(":db/retractEntity"), _EIDS)
 _CAS = _each(lambda a: st.tuples(st.just(":db/cas"), _EIDS, st.just(a), st.none() | _OLD[a], _VALUES[a]))
 _TX = st.lists(st.one_of(_MAP, _MAP, _ADD, _ADD, _RETRACT, _RETRACT_ALL, _RETRACT_ENTITY, _CAS), min_size=1, max_size=5)
