@@ -455,7 +455,7 @@ class Changes:
     def _joined(self, ops: list[Any], key: int | str, identity: str, facts: Facts) -> str:
         """A shared entity, found by its identity or made: the transaction's upsert decides."""
         self._joining.add((identity, facts[identity]))
-        entity = f"{identity} {facts[identity]}"  # one tempid for all keys of this transaction that share it
+        entity = f"shared {identity} {facts[identity]}"  # one tempid for all keys of this transaction that share it
         ops.append({":db/id": entity, **facts})
         ops.append([":db/add", key, ENTITY, entity])
         return entity

@@ -2,7 +2,8 @@
 
 Takes EDN, gives a `KeyMap`: rules that are checked against their schema and each other, the rule for a key, and what the
 mapping would do with a whole memory. rules.py carries rules out; entities.py knows the database. `keymap.edn` beside
-this file is the built-in mapping; an application may bring its own, or put rules in front of the built-in ones (`KeyMap.extended`).
+this file is the built-in mapping; an application may bring its own, or put rules in front of the built-in ones
+(`KeyMap.extended`).
 
 The grammar of a mapping, EDN::
 

@@ -255,7 +255,7 @@ class Rule:
         """The value, from the key's `:memory/rest` and the attributes of its entities (without the owner)."""
         if not self.entries:
             (entity,) = entities
-            text = rest if self.rest is None else entity.get(self.rest)
+            text = rest if self.rest is None else entity[self.rest]
             return self._rebuilt(entity, {} if text is None else orjson.loads(text))
         assert self.entry is not None
         raw = {} if rest is None else orjson.loads(rest)
