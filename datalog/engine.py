@@ -39,6 +39,7 @@ from datalog.plan import (
     term_text,
 )
 from datalog.relation import UNIT, Column, LocalCodes, Relation, concat, empty, encode_column
+from store.edn import Keyword
 from store.value import Kind, canonical, encode_inline, kind_of
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class Run:
                 self._bind_scalars(item, part)
 
     def entity_value(self, name: str, value: Any) -> Any:
-        """An input's value, the eid for a lookup ref or ident passed where an entity is meant."""
+        """An input's value: the eid for a lookup ref or ident passed where an entity is meant, a keyword for an attribute."""
+        if name in self.plan.attributes:
+            return Keyword(value) if isinstance(value, str) and value.startswith(":") else value
         source = self.plan.entities.get(name)
         if source is None and isinstance(value, tuple | list) and name in self.plan.references and is_lookup(value):
             found = self.sources[self.plan.references[name]].snapshot
@@ -349,7 +352,7 @@ def _input(run: Run, node: Input) -> Relation:
         return empty(node.variables)
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        if name in run.plan.entities or name in run.plan.references:
+        if name in run.plan.entities or name in run.plan.references or name in run.plan.attributes:
             columns[name] = encode_column([run.entity_value(name, v) for v in values], run.codes)
         else:
             columns[name] = encode_column(values, run.codes)

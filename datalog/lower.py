@@ -259,7 +259,11 @@ class Lowering:
         if isinstance(attribute, Const):
             found = self.attribute(clause.source, attribute.value, text, at[1])
             aid = -1 if found is None else found.aid
-        elif isinstance(attribute, Param | Var) and attribute.name in self.input_variables | self.params:
+        elif (
+            text is self.query_text
+            and isinstance(attribute, Param | Var)
+            and attribute.name in self.input_variables | self.params
+        ):
             self.attributes.setdefault(attribute.name, clause.source)
         if isinstance(entity, Const):
             self.check_entity(clause.source, entity.value, text, at[0])

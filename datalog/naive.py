@@ -162,7 +162,7 @@ class _Evaluator:
         self.named: dict[str, Any] = {}
         self.tables: dict[Any, dict[Any, Row]] = {}
         self.calls: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
-        self.fresh = 0
+        self.resolving: dict[str, Any] = {}  # how inputs become eids or attributes, while they are bound
         self.where = list(sections.get("where", ()))
         self.envs: list[Env] = [{}]
         self.take_inputs(inputs)
@@ -177,6 +177,12 @@ class _Evaluator:
                 self.sources[str(form)] = _Facts(value)
         entities = self.entity_variables(self.where, "$")
         references = self.rule_arguments(self.where, "$")
+        attributes = self.attribute_variables()
+        self.resolving = {
+            **{n: self.sources[s].reference for n, s in references.items() if s in self.sources},
+            **{n: self.sources[s].entity for n, s in entities.items()},
+            **dict.fromkeys(attributes, _attribute),
+        }
         for form, value in pairs:
             if isinstance(form, Symbol) and str(form) == "%":
                 self.read_rules(value)
@@ -187,14 +193,7 @@ class _Evaluator:
                     self.named[str(form)] = value
                     continue
                 self.envs = [e for env in self.envs for e in self.bind(form, self.plain(value), env)]
-        for name, source in entities.items():
-            for env in self.envs:
-                if name in env:
-                    env[name] = self.sources[source].entity(env[name])
-        for name, source in references.items():
-            for env in self.envs:
-                if name in env and source in self.sources:
-                    env[name] = self.sources[source].reference(env[name])
+        self.resolving = {}
 
     @staticmethod
     def plain(value: Any) -> Any:
@@ -222,13 +221,23 @@ class _Evaluator:
         self.note_entities(clauses, source, found, attributes)
         return {n: s for n, s in found.items() if n not in attributes}
 
+    def attribute_variables(self) -> set[str]:
+        """Variables in attribute position, whose inputs may be strings."""
+        attributes: set[str] = set()
+        self.note_entities(self.where, "$", {}, attributes)
+        return attributes
+
     def rule_arguments(self, clauses: Iterable[Any], source: str) -> dict[str, str]:
         """Variables passed to rules by the query itself, whose inputs may be lookup refs."""
         found: dict[str, str] = {}
         for clause in clauses:
             if isinstance(clause, List):
                 word, items, given = self.word(clause)
-                if word in _WORDS:
+                if word in ("not-join", "or-join"):
+                    seen = _variables(items[0])
+                    inner = self.rule_arguments(items[1:], given or source)
+                    found = {**{n: s for n, s in inner.items() if n in seen}, **found}
+                elif word in _WORDS:
                     found = {**self.rule_arguments(items, given or source), **found}
                 else:
                     for argument in items:
@@ -242,7 +251,15 @@ class _Evaluator:
                 here, items = source, list(clause)
                 if _is_source(items[0]):
                     here, items = str(items[0]), items[1:]
-                if str(items[0]) in _WORDS:
+                if str(items[0]) in ("not-join", "or-join"):
+                    inner: tuple[dict[str, str], set[str]] = {}, set()
+                    self.note_entities(items[2:], here, *inner)
+                    seen = _variables(items[1])
+                    attributes |= inner[1] & seen
+                    for name, source_there in inner[0].items():
+                        if name in seen:
+                            found.setdefault(name, source_there)
+                elif str(items[0]) in _WORDS:
                     self.note_entities(items[1:], here, found, attributes)
                 continue
             if not isinstance(clause, Vector) or not clause:
@@ -270,7 +287,8 @@ class _Evaluator:
         if _is_blank(form):
             return [env]
         if _is_variable(form):
-            extended = self.unify(form, value, env)
+            resolve = self.resolving.get(str(form))
+            extended = self.unify(form, value if resolve is None else resolve(value), env)
             return [] if extended is None else [extended]
         assert isinstance(form, Vector)
         if len(form) == 2 and str(form[1]) == "...":
@@ -690,6 +708,11 @@ class _Evaluator:
 
 
 _UNKNOWN = object()
+
+
+def _attribute(value: Any) -> Any:
+    """The keyword of an attribute given as a string."""
+    return Keyword(value) if isinstance(value, str) and value.startswith(":") else value
 
 
 def _variables(form: Any) -> set[str]:

@@ -57,7 +57,7 @@ def pull_values(snapshot: Any, pattern: PullPattern, refs: Sequence[Any], budget
         eid = ref if type(ref) is int else _resolved(snapshot, ref)
         roots.append(None if eid is None else _Node(eid))
     puller.work(pattern, [r for r in roots if r is not None])
-    return [None if r is None else puller.finished(r, pattern) for r in roots]
+    return [None if r is None else puller.finished(r) for r in roots]
 
 
 def _resolved(snapshot: Any, ref: Any) -> int | None:
@@ -74,11 +74,12 @@ def _resolved(snapshot: Any, ref: Any) -> int | None:
 class _Node:
     """One map of the result while it is made: its entity, what it holds, and where each recursion stands."""
 
-    __slots__ = ("depths", "eid", "held", "seen")
+    __slots__ = ("depths", "eid", "held", "real", "seen")
 
     def __init__(self, eid: int) -> None:
         self.eid = eid
         self.held: dict[Any, Any] = {}
+        self.real = False  # holds something of the database, not only its id and defaults
         self.depths: dict[int, int] = {}
         self.seen: dict[int, frozenset[int]] = {}
 
@@ -233,13 +234,13 @@ class _Puller:
                     "pull/xform", f"The :xform of {spec.ident} failed for {show(value)}: {error}."
                 ) from error
         node.held[spec.key] = value
+        node.real = True
 
-    def finished(self, node: _Node, pattern: PullPattern) -> dict[Any, Any] | None:
-        """The map of an entity asked for; None when nothing of the pattern is there."""
-        held = node.held
-        if len(held) == 1 and pattern.eid in held and not len(self.snapshot.entity(node.eid).a):
+    def finished(self, node: _Node) -> dict[Any, Any] | None:
+        """The map of an entity asked for; None when nothing of the pattern is there, or no such entity."""
+        if not node.real and not len(self.snapshot.entity(node.eid).a):
             return None
-        return held or None
+        return node.held or None
 
 
 def _grouped(keys: list[int], codes: list[int], limit: int | None) -> dict[int, list[int]]:

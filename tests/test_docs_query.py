@@ -11,7 +11,7 @@ import pytest
 import datalog as d
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("query.md",)
+PAGES = ("query.md", "pull.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
