@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BOOKKEEPING", "ImportReport", "Progress", "declare", "import_memory", "paused_gc"]
 
-_CHUNK: Final = 10_000  # new keys in one commit
+_CHUNK: Final = 25_000  # new keys in one commit
 _CHANGED: Final = 1_000  # changed keys in one commit
 _TRIES: Final = 5  # how often a chunk is taken up again that another writer came across
 

@@ -84,6 +84,12 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+# The same with a tagged instant as one token, for `_quick_values`; cut at the end of a chunk it is still read again, as the
+# last two tokens then are the tag and a part of the string.
+_QUICK_TOKEN = re.compile(
+    _TOKEN.pattern.replace("\n        :", '\n        \\#inst[ ]"[0-9T:.+Z-]*+"\n      | :', 1), re.VERBOSE | re.DOTALL
+)
+
 # What a symbol may consist of: all but white space, control characters, brackets and the characters with a meaning.
 _NAME_CHAR = rf"""[^{_WHITE}()\[\]{{}}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
 _NOT_NAME_CHAR = re.compile(rf"(?!/|{_NAME_CHAR}).", re.DOTALL)
@@ -329,6 +335,24 @@ class _Leaves(dict[str, Any]):
                 self.__init__()  # type: ignore[misc]
             self[token] = value
         return value
+
+
+class _QuickLeaves(_Leaves):
+    """The same, with the instants that `_QUICK_TOKEN` keeps whole."""
+
+    def __missing__(self, token: str) -> Any:
+        first = token[0]
+        if first == '"':
+            if "\\" not in token and token[-1] == '"' and len(token) > 1:
+                if len(token) > _CACHED_TOKEN:
+                    return token[1:-1]
+                return super().__missing__(token)
+        elif first in "123456789":
+            if len(token) < _SHORT_INTEGER and token.isdigit() and token.isascii():
+                return int(token)
+        elif first == "#" and token.startswith("#inst ") and token[-1] == '"' and len(token) > 7:
+            return _instant(token[7:-1])  # hardly one twice
+        return super().__missing__(token)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -666,6 +690,15 @@ class _Machine:
 
     def values(self) -> list[Any]:
         """All forms as values."""
+        try:
+            with _gc_paused(len(self.text) >= _PAUSE_GC_FROM):
+                found = self._quick_values()
+            if found is not None:
+                return found
+        except _Fault:
+            pass
+        # something is wrong: read again, counting tokens, to say where
+        self.chunks.clear()
         number = 0
         leaf = _Leaves().__getitem__
 
@@ -677,6 +710,57 @@ class _Machine:
 
         with _gc_paused(len(self.text) >= _PAUSE_GC_FROM):
             return self.run(stream(), None)
+
+    def _quick_values(self) -> list[Any] | None:
+        """All forms as values by the shortest loop; None, or a fault without its place, where something is wrong.
+
+        What a token stands for decides: most are values and are appended; brackets open and close; the rare prefixes run
+        through `needs`. A tagged instant is one token here.
+        """
+        Mark = _Mark  # noqa: N806  a local name: it is compared with once for each token
+        items: list[Any] = []
+        append = items.append
+        mark = _TOP
+        stack: list[tuple[list[Any], _Mark]] = []
+        depth_limit = self.depth_limit
+        leaf = _QuickLeaves().__getitem__
+        for tokens in self._token_chunks(_QUICK_TOKEN):
+            for form in map(leaf, tokens):
+                if form.__class__ is not Mark:
+                    append(form)
+                    if not mark.needs:
+                        continue
+                elif form.closes:
+                    if mark.opens != form.text:
+                        return None
+                    made = mark.build(items)  # type: ignore[misc]
+                    items, mark = stack.pop()
+                    append = items.append
+                    append(made)
+                    if not mark.needs:
+                        continue
+                elif form.opens is not None or form.needs:
+                    if mark.name == "namespaced map" and form.text != "{":
+                        return None
+                    stack.append((items, mark))
+                    if len(stack) > depth_limit:
+                        return None
+                    items = []
+                    append = items.append
+                    mark = form
+                    continue
+                else:
+                    continue
+                while mark.needs and len(items) == mark.needs:
+                    if mark is _DISCARD:
+                        items, mark = stack.pop()
+                        append = items.append
+                    else:
+                        made = mark.build(items)  # type: ignore[misc]
+                        items, mark = stack.pop()
+                        append = items.append
+                        append(made)
+        return None if stack else items
 
     def nodes(self, begin: int, *, shallow: bool = False) -> list[Any]:
         """All forms from the offset as nodes; `shallow` keeps no nodes below them."""
@@ -770,14 +854,14 @@ class _Machine:
             raise self._unfinished(mark, opened_at, make is not None)
         return items
 
-    def _token_chunks(self) -> Iterator[list[str]]:
+    def _token_chunks(self, pattern: re.Pattern[str] = _TOKEN) -> Iterator[list[str]]:
         """All tokens, a chunk at a time; the last token of a chunk may be cut short and is read again."""
         text = self.text
         size, at, number = len(text), self.begin, 0
         step = _CHUNK
         while at < size:
             stop = min(at + step, size)
-            tokens: list[str] = _TOKEN.findall(text, at, stop)
+            tokens: list[str] = pattern.findall(text, at, stop)
             while tokens and not tokens[-1]:
                 tokens.pop()
             next_at = stop

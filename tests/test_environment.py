@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 SCHEMA = {":n": {":db/valueType": ":db.type/long"}, ":s": {":db/valueType": ":db.type/string"}}
 
 
-def run_python(code: str, *args: str, prefix: tuple[str, ...] = (), timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *args: str, prefix: tuple[str, ...] = (), timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     """A fresh Python process that runs some code."""
     return subprocess.run(
         [*prefix, sys.executable, "-c", textwrap.dedent(code), *args],
@@ -255,7 +257,7 @@ def test_an_aborted_transaction_leaves_no_codes(tmp_path: Path) -> None:
         assert conn.store.dictionary.find("ghost 0") is None
         conn.transact([{":s": "real"}])
         assert conn.q("[:find ?s . :where [_ :s ?s]]") == "real"
-        assert conn.q("[:find ?e . :where [?e :s \"ghost 1\"]]") is None
+        assert conn.q('[:find ?e . :where [?e :s "ghost 1"]]') is None
 
 
 def test_snapshots_hold_while_the_database_grows(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from store.errors import StoreCorrupt
 from store.segment import check, pack, rows_of, unpack, unpack_into
 from store.value import INT64_MAX, INT64_MIN
 
-_INT64 = st.integers(INT64_MIN, INT64_MAX) | st.integers(-3, 3) | st.sampled_from([INT64_MIN, INT64_MAX, 0, 2**62, -(2**62)])
+_INT64 = (
+    st.integers(INT64_MIN, INT64_MAX) | st.integers(-3, 3) | st.sampled_from([INT64_MIN, INT64_MAX, 0, 2**62, -(2**62)])
+)
 _SMALL = st.integers(0, 6)
 
 
@@ -38,7 +40,9 @@ def test_unpack_is_the_inverse_of_pack(columns: list[list[int]]) -> None:
             assert out.tolist() == [7, 7, *column, 7]
 
 
-@pytest.mark.parametrize("spread", [0, 1, 255, 256, 65535, 65536, 2**24 - 1, 2**24, 2**32, 2**40 - 1, 2**48, 2**56 - 1, 2**63])
+@pytest.mark.parametrize(
+    "spread", [0, 1, 255, 256, 65535, 65536, 2**24 - 1, 2**24, 2**32, 2**40 - 1, 2**48, 2**56 - 1, 2**63]
+)
 def test_every_width_is_exact(spread: int) -> None:
     """Each column width, from no byte to eight, keeps its extremes."""
     for low in (0, -1, INT64_MIN, INT64_MAX - min(spread, INT64_MAX)):

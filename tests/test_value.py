@@ -30,9 +30,16 @@ from store.value import (
 _TEXT = st.text(max_size=12) | st.sampled_from(["", "\0", "\0\0", "\0\xff", "a\0b", "\ud800", "\U0010ffff", "\xff" * 5])
 _NAME = st.text(alphabet="abz0-*", min_size=1, max_size=4).filter(lambda s: not s[0].isdigit())
 _FLOATS = st.floats(allow_nan=False).map(lambda x: x + 0.0)
-_INTS = st.integers() | st.integers(-(2**70), 2**70) | st.sampled_from([2**63, -(2**63), 2**63 - 1, -(2**63) - 1, 0, 255, 256, -1])
+_INTS = (
+    st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.sampled_from([2**63, -(2**63), 2**63 - 1, -(2**63) - 1, 0, 255, 256, -1])
+)
 _DECIMALS = st.decimals(allow_nan=False, allow_infinity=False) | st.sampled_from(
-    [Decimal(x) for x in ("1.0", "1.00", "1", "10", "-1.0", "-1.00", "0", "0.0", "-0.5", "0.001", "123456", "1E+5", "-1E+5")]
+    [
+        Decimal(x)
+        for x in ("1.0", "1.00", "1", "10", "-1.0", "-1.00", "0", "0.0", "-0.5", "0.001", "123456", "1E+5", "-1E+5")
+    ]
 )
 _INSTANTS = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
 _TYPES: dict[str, st.SearchStrategy[Any]] = {
