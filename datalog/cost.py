@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datalog.plan import Const, Input, Scan, Tuples, Unit, Var
+from store.datom import END_OF_EIDS
 from store.errors import UserError
 from store.value import Kind, encode_inline, kind_of
 
@@ -117,7 +118,7 @@ class Sizes:
                 value = snapshot.entid(value)
             except UserError:
                 return average
-        if value is None:
+        if value is None or (attribute.is_ref and not 0 < value < END_OF_EIDS):
             return 0.1
         if attribute.kind is not Kind.INTERNED:
             return float(snapshot.count_value(aid, encode_inline(attribute.kind, value)))

@@ -135,6 +135,12 @@ class Planner:
     def plan(self) -> Plan:
         """The plan: root over the variables that `find` needs, and what `find` does with them."""
         query = self.query
+        for count in (query.limit, query.offset):
+            if isinstance(count, Variable) and count.name not in self.params:
+                message = f"{count.name} is no scalar input: how many rows to give cannot come from the data."
+                raise query_error(
+                    "query/unbound-variable", message, query.text, count.at, hint=f"pass {count.name} through :in"
+                )
         outputs = tuple(self.output(f) for f in query.find)
         having = tuple(self.find_call(h.call) for h in query.having)
         needed = self.found_variables()

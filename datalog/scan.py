@@ -22,7 +22,7 @@ from datalog import kernels
 from datalog.lower import is_lookup
 from datalog.plan import Param, Scan, Var
 from datalog.relation import EMPTY, Column, Relation, interned, longs, same_kind
-from store.datom import FIRST_TX
+from store.datom import END_OF_EIDS, FIRST_TX
 from store.edn import Keyword
 from store.errors import UserError
 from store.schema import FIRST_USER_AID
@@ -53,7 +53,9 @@ class Missing(Exception):  # noqa: N818 - no error: it says that nothing can mat
 def eid_of(view: SourceView, value: Any) -> int:
     """The eid that a constant or input in entity position stands for; Missing when there is none."""
     if type(value) is int:
-        return value
+        if 0 < value < END_OF_EIDS:
+            return value
+        raise Missing
     if is_lookup(value):
         found = view.snapshot.entid(value)
         if found is not None:

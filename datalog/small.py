@@ -19,6 +19,7 @@ from datalog.ast import BindVariable, InputBinding, InputSource
 from datalog.lower import is_lookup
 from datalog.plan import Const, Join, Param, Plan, Project, Scan, Var
 from datalog.result import Result, ResultColumn
+from store.datom import END_OF_EIDS
 from store.value import Kind, canonical, decode_one, encode_inline, kind_of
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _code(
     value = params[term.name] if isinstance(term, Param) else term.value
     if entity or step.is_ref:
         if type(value) is int:
-            return value
+            return value if 0 < value < END_OF_EIDS else None
         return snapshot.entid(value) if is_lookup(value) else None
     if value is None:
         return None
