@@ -502,7 +502,6 @@ def bench_nohistory(scale: float, _repeats: int) -> dict[str, Any]:
         "bytes after compact": after,
         "bytes of a fresh import": size,
         "after / fresh": round(after / size, 2),
-        "after / fresh, less the log of the updates": round((after - 130 * n) / size, 2),
     }
 
 

@@ -34,8 +34,8 @@ from store.environment import (
 )
 from store.errors import StorageError, StoreCorrupt, StoreLocked
 from store.index import EAVT, aevt, avet, iter_packed, pack_stats, stats_key, to_avet
-from store.log import PART_ROWS, log_key, pack_part, read_log_key, unpack_part
-from store.schema import FIRST_USER_AID, Schema
+from store.log import PART_ROWS, gap_key, log_key, pack_gap, pack_part, read_gaps, read_log_key, unpack_part
+from store.schema import FIRST_USER_AID, TX_INSTANT, Schema
 from store.schema_change import read_attributes
 from store.segment import pack
 from store.transactor import Store, find_open, open_store
@@ -262,7 +262,18 @@ def _write(
         cut = drop_log_before if drop_log_before is not None and drop_log_before > max(log_base, FIRST_TX + 1) else None
         if cut is not None and cut > meta.basis_tx + 1:
             cut = meta.basis_tx + 1
+        gaps = read_gaps(source)
+        if prune:
+            emptied = _emptied(source, state, schema, meta.basis_tx)
+            if emptied:
+                state = {**state, TX_INSTANT: _without(state[TX_INSTANT], emptied)}
+                gaps = _ranges([t for first, last in gaps for t in range(first, last + 1)] + emptied)
+        else:
+            emptied = []
+        if cut is not None:
+            gaps = [(max(first, cut), last) for first, last in gaps if last >= cut]
         out = _Writer(env)
+        out.put_all((gap_key(first), pack_gap(last)) for first, last in gaps)
         for aid, (e, v, tx) in sorted(state.items()):
             out.put_all(iter_packed(aevt(aid), (e, v, tx)))
             if used is not None and schema.has_aid(aid) and schema.by_aid(aid).kind is Kind.INTERNED:
@@ -275,7 +286,7 @@ def _write(
             if schema.has_aid(aid) and schema.by_aid(aid).indexed:
                 out.put_all(iter_packed(avet(aid), to_avet(e, v, tx)))
         step("indexes", 3, 3)
-        out.put_all(_log_entries(source, state, schema, cut, used, prune=prune))
+        out.put_all(_log_entries(source, state, schema, cut, used, set(emptied), prune=prune))
         step("log", 1, 1)
         kept, dropped = _write_dictionary(out, source, used)
         step("dictionary", 1, 1)
@@ -341,7 +352,14 @@ def _eavt(state: State) -> tuple[Codes, Codes, Codes]:
 
 
 def _log_entries(
-    source: ReadTxn, state: State, schema: Schema, cut: int | None, used: _UsedCodes | None, *, prune: bool
+    source: ReadTxn,
+    state: State,
+    schema: Schema,
+    cut: int | None,
+    used: _UsedCodes | None,
+    emptied: set[int],
+    *,
+    prune: bool,
 ) -> Iterator[tuple[bytes, bytes]]:
     """The log to be written: as it is, without old values of noHistory attributes, and with a baseline before `cut`."""
     forgetful = {a.aid for a in schema.user_attributes() if a.no_history} if prune else set()
@@ -350,6 +368,8 @@ def _log_entries(
     baseline_written = cut is None
     for key, data in source.items(b"L"):
         tx, _ = read_log_key(key)
+        if tx in emptied:
+            continue
         columns = unpack_part(data, key)
         forgets = bool(forgetful) and bool(np.isin(columns[1], list(forgetful)).any())
         if forgets:
@@ -368,6 +388,43 @@ def _log_entries(
         yield key, data
     if not baseline_written and cut is not None:
         yield from _baseline(before_cut, cut - 1, used)
+
+
+def _emptied(source: ReadTxn, state: State, schema: Schema, basis_tx: int) -> list[int]:
+    """The transactions of which nothing is left but their instant, once old values of noHistory attributes are gone."""
+    forgetful = {a.aid for a in schema.user_attributes() if a.no_history}
+    if not forgetful:
+        return []
+    current = {aid: (state[aid][0], state[aid][1]) for aid in forgetful if aid in state}
+    found: list[int] = []
+    for key, data in source.items(b"L"):
+        tx, part = read_log_key(key)
+        if part or tx == basis_tx:
+            if found and found[-1] == tx:
+                found.pop()  # a transaction of several parts stays
+            continue
+        columns = unpack_part(data, key)
+        if len(columns) == 4 and bool(np.isin(columns[1], list(forgetful)).any()):
+            left = _forget(columns, forgetful, current)
+            if len(left[0]) == 1 and int(left[0][0]) == tx and int(left[1][0]) == TX_INSTANT:
+                found.append(tx)
+    return found
+
+
+def _without(rows: tuple[Codes, Codes, Codes], eids: list[int]) -> tuple[Codes, Codes, Codes]:
+    keep = ~np.isin(rows[0], np.array(eids, dtype=np.int64))
+    return rows[0][keep], rows[1][keep], rows[2][keep]
+
+
+def _ranges(txs: list[int]) -> list[tuple[int, int]]:
+    """The ranges (first, last) that cover transactions."""
+    out: list[tuple[int, int]] = []
+    for tx in sorted(set(txs)):
+        if out and out[-1][1] == tx - 1:
+            out[-1] = (out[-1][0], tx)
+        else:
+            out.append((tx, tx))
+    return out
 
 
 def _mark(v: Codes, operation: Codes, used: _UsedCodes | None) -> None:

@@ -22,7 +22,7 @@ from store.dictionary import Block, read_reverse_value, reverse_key
 from store.environment import META_KEY, decode_meta, open_environment
 from store.errors import DatalogError, StorageError, StoreCorrupt
 from store.index import EAVT, aevt, avet, read_segment_key, unpack_rows, unpack_stats
-from store.log import read_log_key, unpack_part
+from store.log import read_gaps, read_log_key, unpack_part
 from store.schema import TX_INSTANT
 from store.transactor import find_open, open_store
 from store.value import Kind, decode_value
@@ -81,7 +81,7 @@ class Checker:
 
     def _keys(self) -> None:
         """Every key belongs to a table."""
-        known = b"MSEAVLDR"
+        known = b"MSEAVLDRG"
         for key in self._txn.keys(b""):
             if key[:1] not in [known[i : i + 1] for i in range(len(known))]:
                 self._find("check/key", "An entry of no table.", key.hex())
@@ -203,7 +203,11 @@ class Checker:
     def _log(self) -> None:
         parts: list[tuple[Codes, ...]] = []
         tail: list[tuple[Codes, ...]] = []
+        gaps = dict(read_gaps(self._txn))
+        left_out = {tx for first, last in gaps.items() for tx in range(first, min(last, self._meta.basis_tx) + 1)}
         expected_tx, expected_part = max(self._meta.log_base, FIRST_TX + 1), 0
+        while expected_tx in left_out:
+            expected_tx += 1
         instants: set[int] = set()
         for key, data in self._txn.items(b"L"):
             tx, part = read_log_key(key)
@@ -213,7 +217,12 @@ class Checker:
                 self._find("check/log", x.message, key.hex())
                 expected_tx, expected_part = tx, part + 1
                 continue
-            if (tx, part) not in ((expected_tx, expected_part), (expected_tx + 1, 0)) and not (
+            following = expected_tx + 1
+            while following in left_out:
+                following += 1
+            if tx in left_out:
+                self._find("check/log-gap", f"Transaction {tx} is noted as left out, but it is in the log.", key.hex())
+            if (tx, part) not in ((expected_tx, expected_part), (following, 0)) and not (
                 (tx, part) == (expected_tx, 0) and expected_part == 0
             ):
                 self._find(
@@ -232,7 +241,7 @@ class Checker:
             if tx > self._meta.merged_tx:
                 tail.append(rows)
         first = max(self._meta.log_base, FIRST_TX + 1)
-        missing = [t for t in range(first, self._meta.basis_tx + 1) if t not in instants][:20]
+        missing = [t for t in range(first, self._meta.basis_tx + 1) if t not in instants and t not in left_out][:20]
         if missing and not (self._meta.log_base and missing == [self._meta.log_base]):
             self._find("check/log-gap", f"The log lacks transactions, such as {missing[0]}.")
         if expected_tx != self._meta.basis_tx and parts:

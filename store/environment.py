@@ -5,7 +5,7 @@ One LMDB tree holds everything; the first byte of a key names the table:
     M                      the meta record (below)
     S aid                  count and last tx of an attribute's datoms in the segments
     E e a v  /  A a e v  /  V a v e      segments of EAVT, AEVT, AVET under the key of their first datom
-    L tx part              the transaction log
+    L tx part              the transaction log;  G tx: ranges of it that a compaction left out
     D code                 dictionary blocks, code -> value
     R bytes                dictionary, value -> code
 

@@ -13,7 +13,9 @@ Entries lie under L + tx (8 bytes) + part (2 bytes), big end first. A small tran
 
 A larger part is a segment (segment.py) with the same columns. The operation is 1 for an assertion and 0 for a
 retraction, plus twice the kind of the code. After a compaction that dropped history the log begins with a *baseline*:
-segments with a fifth column, the tx of each datom that was current then.
+segments with a fifth column, the tx of each datom that was current then. A compaction leaves out transactions of which
+nothing is left but their instant (all else was old values of :db/noHistory attributes); their ranges are noted under
+G + first tx (8 bytes) + 00 00: crc32, last tx.
 """
 
 from __future__ import annotations
@@ -119,6 +121,27 @@ def pack_part(columns: tuple[Codes, ...], tx: int) -> bytes:
         rest = [np.delete(c, own[0]).tolist() for c in columns]
         return pack_small(list(zip(*rest, strict=True)), instant)
     return pack(columns)
+
+
+def gap_key(first: int) -> bytes:
+    """The key of a range of transactions that a compaction left out of the log."""
+    return b"G" + _KEY.pack(first, 0)
+
+
+def pack_gap(last: int) -> bytes:
+    """The value of such a range: its last transaction."""
+    raw = last.to_bytes(8, "little")
+    return crc32(raw).to_bytes(4, "little") + raw
+
+
+def read_gaps(txn: ReadTxn) -> list[tuple[int, int]]:
+    """The ranges (first, last) of transactions that compactions left out, in order; StoreCorrupt when damaged."""
+    gaps = []
+    for key, data in txn.items(b"G"):
+        if len(data) != 12 or len(key) != 11 or crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            raise corrupt(key)
+        gaps.append((_KEY.unpack(key[1:])[0], int.from_bytes(data[4:], "little")))
+    return gaps
 
 
 class LogWriter:

@@ -213,6 +213,35 @@ def test_compact_can_cut_the_log(tmp_path: Path) -> None:
     assert check_path(tmp_path / "db")[0] == []
 
 
+def test_transactions_without_a_trace_are_left_out(tmp_path: Path) -> None:
+    """Updates of a noHistory attribute cost nothing after compact, and check and rebuild know of the gap."""
+    with d.connect(tmp_path / "db", SCHEMA, sync=False) as conn:
+        conn.transact([{":name": "a", ":age": 1}])
+        for i in range(500):
+            conn.transact([{":name": "a", ":blob": f"{i} " + "x" * 500}])
+            if i % 100 == 0:
+                conn.transact([{":name": "a", ":age": i}])
+    compact(tmp_path / "db")
+    assert check_path(tmp_path / "db")[0] == []
+    with d.connect(tmp_path / "db") as conn:
+        assert conn.pull("[:age :blob]", [":name", "a"]) == {":age": 400, ":blob": "499 " + "x" * 500}
+        assert len(conn.q("[:find ?tx :where [?tx :db/txInstant]]")) < 15
+        conn.transact([{":name": "a", ":blob": "last"}])
+        conn.transact([{":name": "b"}])
+    for again in (compact, rebuild, compact):
+        again(tmp_path / "db")
+        assert check_path(tmp_path / "db")[0] == []
+    gaps = [(k, v) for k, v in _entries(tmp_path / "db") if k[:1] == b"G"]
+    assert 1 < len(gaps) < 9
+    for key, value in gaps:
+        _put(tmp_path / "db", key, None)
+        assert check_path(tmp_path / "db")[0], "a lost gap was not found"
+        _put(tmp_path / "db", key, value[:-1] + bytes([value[-1] ^ 1]))
+        assert check_path(tmp_path / "db")[0], "a damaged gap was not found"
+        _put(tmp_path / "db", key, value)
+    assert check_path(tmp_path / "db")[0] == []
+
+
 def test_compact_refuses_an_open_database(tmp_path: Path) -> None:
     """In place, a database that is open here or elsewhere is left alone; an existing target is refused."""
     _make(tmp_path / "db", transactions=5)
