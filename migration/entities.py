@@ -115,7 +115,7 @@ def key_states(db: Db, keys: Sequence[Keyword] | None = None) -> dict[Keyword, K
     names, kinds, versions, digests, deleted = (_pairs(db, a, eids) for a in (KEY, KIND, VERSION, DIGEST, DELETED))
     wanted = None if keys is None else set(keys)
     return {
-        key: KeyState(eid, kinds[eid], versions[eid], digests.get(eid), deleted.get(eid, False))
+        key: KeyState(eid, kinds[eid], versions.get(eid, 0), digests.get(eid), deleted.get(eid, False))
         for eid, key in names.items()
         if eid in kinds and (wanted is None or key in wanted)
     }
@@ -393,7 +393,7 @@ class Changes:
         return self.operations
 
     def _guarded(self, state: KeyState, ops: list[Any]) -> None:
-        self.operations.append([":db/cas", state.eid, VERSION, state.version, state.version + 1])
+        self.operations.append([":db/cas", state.eid, VERSION, state.version or None, state.version + 1])
         self.operations += ops
         self.keys += 1
 

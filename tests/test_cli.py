@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 import datalog as d
 from datalog import cli
-from migration.commands import EXAMPLE
+from migration.commands import EXAMPLE, Bar
 from migration.source import read_memory
 from store.edn import read_edn, strict_equal
 
@@ -311,6 +314,46 @@ def test_demo_keeps(capsys, tmp_path):
 def test_example_is_the_packaged_memory():
     """examples/memory.edn and the file in the package are the same."""
     assert (ROOT / "examples" / "memory.edn").read_bytes() == EXAMPLE.read_bytes()
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        """Yes."""
+        return True
+
+
+def test_bar_on_a_terminal():
+    """On a terminal the bar redraws its line, and each step leaves one line behind."""
+    out = Terminal()
+    with Bar(out) as bar:
+        bar("one", 0, 2)
+        bar("one", 1, 2)
+        bar("one", 2, 2)
+        bar("two", 0, 0)
+    lines = out.getvalue().split("\n")
+    assert len(lines) == 3
+    assert lines[0].count("\r") >= 2
+    assert "[##############################] 2 of 2" in lines[0]
+    assert lines[1].startswith("\rtwo")
+    quiet = StringIO()
+    with Bar(quiet) as bar:
+        bar("one", 0, 2)
+    assert quiet.getvalue() == ""
+
+
+def test_questions_in_the_docs(capsys, database):
+    """Every `datalog q` of docs/memory.md runs."""
+    text = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    questions = [
+        shlex.split(q) for q in re.findall(r"^datalog (q '.*?--db memory.db)$", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert len(questions) >= 5
+    for question in questions:
+        code, out, err = run(capsys, *[str(database) if word == "memory.db" else word for word in question])
+        assert (code, "rows" in err) == (0, True), question
+        assert out
 
 
 # -- pipes and signals
