@@ -584,7 +584,7 @@ _EQUAL = _compared(operator.eq, equality=True, strict=True)
 
 _TABLE: tuple[Builtin, ...] = (
     Builtin("=", 1, None, _chain(strict_equal), "equal and of the same type", _EQUAL),
-    Builtin("==", 1, None, _chain(numeric_equal), "numbers equal by magnitude", _compared(operator.eq, equality=True)),
+    Builtin("==", 1, None, _chain(numeric_equal), "numbers equal by magnitude", _compared(operator.eq)),
     Builtin("not=", 1, None, _not_equal, "not =", _compared(operator.ne, equality=True, strict=True)),
     Builtin("!=", 1, None, _not_equal, "not =", _compared(operator.ne, equality=True, strict=True)),
     Builtin("<", 1, None, _chain(less), "in ascending order", _compared(operator.lt)),

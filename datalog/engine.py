@@ -352,8 +352,9 @@ def _input(run: Run, node: Input) -> Relation:
         return empty(node.variables)
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        if name in run.plan.entities or name in run.plan.references or name in run.plan.attributes:
-            columns[name] = encode_column([run.entity_value(name, v) for v in values], run.codes)
+        written = name.split("~", 1)[0]  # a variable that :in has twice stands here under a fresh name
+        if written in run.plan.entities or written in run.plan.references or written in run.plan.attributes:
+            columns[name] = encode_column([run.entity_value(written, v) for v in values], run.codes)
         else:
             columns[name] = encode_column(values, run.codes)
     return Relation({n: columns[n] for n in node.variables}, len(rows), None).distinct()
