@@ -149,6 +149,11 @@ class Block:
                     values[place] = decode_value(self.raw(place))
         return values
 
+    @property
+    def is_dense(self) -> bool:
+        """True when the codes are first, first + 1, ..."""
+        return self._codes is None
+
     def codes(self) -> list[int]:
         """The codes of the block, ascending."""
         if self._codes is None:
@@ -278,13 +283,28 @@ class Dictionary:
 
     def decode(self, code: int) -> Any:
         """The value of a stored code."""
-        block = self._blocks.get(self._first_of(code))
-        if block is not None:
+        block, place = self._find_place(code)
+        return block.value(place)
+
+    def raw(self, code: int) -> bytes:
+        """The byte form of a stored code."""
+        block, place = self._find_place(code)
+        return block.raw(place)
+
+    def _find_place(self, code: int) -> tuple[Block, int]:
+        at = bisect_right(self._firsts, code) - 1
+        if at >= 0:
+            block = self._blocks.get(self._firsts[at])
+            if block is not None:
+                place = block.position(code)
+                if place >= 0:
+                    return block, place
+        with self._lock:
+            block = self._block_of(code)
             place = block.position(code)
-            if place >= 0:
-                return block.value(place)
-        block = self._load(code)
-        return block.value(block.position(code))
+            if place < 0:
+                raise corrupt(block_key(code))
+            return block, place
 
     def decode_many(self, codes: Codes) -> list[Any]:
         """The values of stored codes, int64 (n,), in their order; each distinct code is decoded once."""
@@ -293,47 +313,83 @@ class Dictionary:
             return [self.decode(c) for c in codes.tolist()]
         low, high = int(codes.min()), int(codes.max())
         if high - low < 4 * n + 1024:
-            table: list[Any] = [None] * (high - low + 1)
+            table: list[Any] = [_MISSING] * (high - low + 1)
             self._fill(table, low, high)
             # a list's __getitem__ over int objects beats an object array's take: no boxing of a second array
-            return list(map(table.__getitem__, (codes - low).tolist()))
+            values = list(map(table.__getitem__, (codes - low).tolist()))
+            if _MISSING in values:
+                raise corrupt(block_key(int(codes[values.index(_MISSING)])))
+            return values
         distinct = np.sort(codes)
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))]
-        values = {c: self.decode(c) for c in distinct.tolist()}
-        return list(map(values.__getitem__, codes.tolist()))
+        found = {c: self.decode(c) for c in distinct.tolist()}
+        return list(map(found.__getitem__, codes.tolist()))
 
     def _fill(self, table: list[Any], low: int, high: int) -> None:
-        """Puts the values of the codes low..high into a table; codes without a value are left alone."""
-        at = low
-        while at <= high:
-            block = self._blocks.get(self._first_of(at))
-            if block is None or (block.position(at) < 0 and at >= self._known_end):
-                block = self._load(at, strict=False)
-            if block is None:
-                return
-            if block._codes is None:  # noqa: SLF001 - its own class, next door
-                end = min(block.first + block.n, high + 1)
-                if at < end:
-                    table[at - low : end - low] = block.values()[at - block.first : end - block.first]
-            else:
-                for code, value in zip(block.codes(), block.values(), strict=True):
-                    if at <= code <= high:
-                        table[code - low] = value
-            place = bisect_right(self._firsts, at)
-            if place >= len(self._firsts):
-                return
-            at = max(at + 1, self._firsts[place])
+        """Puts the values of the codes low..high into a table; codes that were never given a value are left alone."""
+        with self._lock:
+            if high >= self._known_end:
+                self._refresh()
+            at = max(bisect_right(self._firsts, low) - 1, 0)
+            for first in self._firsts[at : bisect_right(self._firsts, high)]:
+                block = self._blocks.get(first) or self._load(first)
+                if block.is_dense:
+                    start, end = max(block.first, low), min(block.first + block.n, high + 1)
+                    if start < end:
+                        table[start - low : end - low] = block.values()[start - block.first : end - block.first]
+                else:
+                    for code, value in zip(block.codes(), block.values(), strict=True):
+                        if low <= code <= high:
+                            table[code - low] = value
 
-    def raw(self, code: int) -> bytes:
-        """The byte form of a stored code."""
-        block = self._blocks.get(self._first_of(code))
-        if block is None or block.position(code) < 0:
-            block = self._load(code)
-        return block.raw(block.position(code))
+    # The list of blocks (`_firsts`) is right for codes below `_known_end`. Above it, blocks may have been added, and the last
+    # one appended to, by this process or another.
 
-    def _first_of(self, code: int) -> int:
-        place = bisect_right(self._firsts, code) - 1
-        return self._firsts[place] if place >= 0 else -1
+    def _block_of(self, code: int) -> Block:
+        """The block that a code belongs to; the list of blocks is brought up to date if need be. Under the lock."""
+        if code >= self._known_end:
+            self._refresh()
+        at = bisect_right(self._firsts, code) - 1
+        if at < 0:
+            raise corrupt(block_key(code))
+        first = self._firsts[at]
+        return self._blocks.get(first) or self._load(first)
+
+    def _refresh(self) -> None:
+        """Brings the list of blocks up to the newest commit."""
+        txn = self._begin()
+        try:
+            start = 0
+            if self._firsts:
+                start = self._firsts.pop()
+                self._forget(start)
+            self._firsts += [_Q.unpack(key[1:])[0] for key in txn.keys_from(b"D", block_key(start))]
+        finally:
+            txn.park()
+        if self._firsts:
+            last = self._load(self._firsts[-1])
+            self._known_end = last.codes()[-1] + 1
+
+    def _load(self, first: int) -> Block:
+        txn = self._begin()
+        try:
+            data = txn.get(block_key(first))
+        finally:
+            txn.park()
+        if data is None:
+            raise corrupt(block_key(first))
+        block = Block(block_key(first), data)
+        self._forget(first)
+        self._bytes += block.size
+        while self._bytes > _CACHE_BYTES and self._blocks:
+            self._forget(next(iter(self._blocks)))
+        self._blocks[first] = block
+        return block
+
+    def _forget(self, first: int) -> None:
+        block = self._blocks.pop(first, None)
+        if block is not None:
+            self._bytes -= block.size
 
     def _begin(self) -> ReadTxn:
         if self._txn is None:
@@ -342,38 +398,6 @@ class Dictionary:
             self._env.check_usable()
             self._txn.refresh()
         return self._txn
-
-    def _load(self, code: int, *, strict: bool = True) -> Any:
-        with self._lock:
-            txn = self._begin()
-            try:
-                first = self._first_of(code)
-                if first < 0 or code >= self._known_end:
-                    self._read_firsts(txn)
-                    first = self._first_of(code)
-                data = txn.get(block_key(first)) if first >= 0 else None
-                if data is None:
-                    if not strict:
-                        return None
-                    raise corrupt(block_key(code))
-                block = Block(block_key(first), data)
-                if block.position(code) < 0 and strict:
-                    raise corrupt(block_key(code))
-                old = self._blocks.pop(first, None)
-                self._bytes += block.size - (old.size if old else 0)
-                while self._bytes > _CACHE_BYTES and self._blocks:
-                    self._bytes -= self._blocks.pop(next(iter(self._blocks))).size
-                self._blocks[first] = block
-                self._known_end = max(self._known_end, block.first + block.n if block._codes is None else 0)  # noqa: SLF001
-                return block
-            finally:
-                txn.park()
-
-    def _read_firsts(self, txn: ReadTxn) -> None:
-        """Brings the list of blocks up to the newest commit."""
-        start = self._firsts[-1] if self._firsts else 0
-        firsts = [_Q.unpack(k[1:])[0] for k, _ in txn._walk(b"D", block_key(start), values=False)]  # noqa: SLF001
-        self._firsts = [f for f in self._firsts if f < start] + firsts
 
     # -- value order
 
@@ -406,9 +430,8 @@ class Dictionary:
     def forget_tail(self, first: int) -> None:
         """Drops a cached block that was appended to."""
         with self._lock:
-            block = self._blocks.pop(first, None)
-            if block is not None:
-                self._bytes -= block.size
+            self._forget(first)
+            self._known_end = min(self._known_end, first)
 
     def close(self) -> None:
         """Releases the reader slot and the caches."""

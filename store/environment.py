@@ -158,6 +158,10 @@ class ReadTxn:
         """All keys with a prefix, in order."""
         return [k for k, _ in self._walk(prefix, prefix, values=False)]
 
+    def keys_from(self, prefix: bytes, start: bytes) -> list[bytes]:
+        """All keys with a prefix from `start` on, in order."""
+        return [k for k, _ in self._walk(prefix, start, values=False)]
+
     def items(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The entries with a prefix, in order, from `start` on; read in slices, so that other threads get their turn."""
         at = prefix if start is None else start

@@ -20,11 +20,11 @@ ORDER = {
         "schema_change", "transactor", "check", "backup",
     ],
     "datalog": [
-        "errors", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
+        "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
         "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "fixpoint", "engine", "pull", "find",
         "naive", "query", "api", "__init__", "cli",
     ],
-    "migration": ["jsonvalue", "report", "source", "keymap", "entities", "importer", "verify", "commands"],
+    "migration": ["jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands"],
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
 # in a function, to show a value in an error: the writer is below the reader

@@ -1,0 +1,51 @@
+"""The dictionary: codes and values through blocks that grow, in one process and seen from another connection."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+import datalog as d
+from store.dictionary import Dictionary
+from store.transactor import open_store
+
+
+def test_values_of_later_blocks_are_found_by_warm_caches(tmp_path: Path) -> None:
+    """Codes given out after a cache was filled, in new blocks and in the appended last one, decode in bulk and one by one."""
+    r = random.Random(4)
+    store = open_store(tmp_path / "db", sync=False)
+    store.update_schema({":s": {":db/cardinality": ":db.cardinality/many"}})
+    aid = store.newest().schema.find(":s").aid  # type: ignore[union-attr]
+    other = Dictionary(store.env)  # a second reader with caches of its own, as another process has
+    made: list[str] = []
+    for _ in range(120):
+        new = [f"{len(made) + i} " + "v" * r.randrange(40) for i in range(r.choice([1, 2, 3, 70, 900]))]
+        made += new
+        store.transact([{":s": v} for v in new])
+        snapshot = store.newest()
+        codes = snapshot.columns(aid).v
+        assert sorted(store.dictionary.decode_many(codes)) == sorted(made)
+        assert sorted(other.decode_many(codes)) == sorted(made)
+        few = codes[np.array([r.randrange(len(codes)) for _ in range(5)])]
+        assert other.decode_many(few) == store.dictionary.decode_many(few)
+        some = r.choice(made)
+        assert other.decode(other.find(some) or -1) == some
+    other.close()
+    store.release()
+    store = open_store(tmp_path / "db", sync=False)
+    assert sorted(store.dictionary.decode_many(store.newest().columns(aid).v)) == sorted(made)
+    store.release()
+
+
+def test_long_values_are_found_by_their_hash(tmp_path: Path) -> None:
+    """Values of many lengths around the limit of a key, with long common prefixes, keep their own codes."""
+    values = ["x" * n + tail for n in (0, 1, 253, 254, 255, 256, 257, 300, 600) for tail in ("", "a", "b", "\0", "é")]
+    values = list(dict.fromkeys(values))
+    with d.connect(tmp_path / "db", {":s": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}, sync=False) as conn:
+        conn.transact([{":s": v} for v in values])
+        conn.transact([{":s": v} for v in values])
+        assert len(conn.db()) == len(values)
+        for v in values:
+            assert conn.q("[:find ?s . :in $ ?s :where [_ :s ?s]]", v) == v
