@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     Codes = NDArray[np.int64]
     State = dict[int, tuple[Codes, Codes, Codes]]  # aid -> e, v, tx sorted by (e, v)
 
-_BATCH = 20_000  # entries put in one go
+_BATCH_BYTES = 256 << 20  # put in one commit
 
 
 def _no_step(_name: str, _done: int, _of: int) -> None:
@@ -272,29 +272,34 @@ def _write(
             emptied = []
         if cut is not None:
             gaps = [(max(first, cut), last) for first, last in gaps if last >= cut]
+        # the tables in the order of their first bytes, each in the order of its keys: every put appends
         out = _Writer(env)
-        out.put_all((gap_key(first), pack_gap(last)) for first, last in gaps)
         for aid, (e, v, tx) in sorted(state.items()):
             out.put_all(iter_packed(aevt(aid), (e, v, tx)))
             if used is not None and schema.has_aid(aid) and schema.by_aid(aid).kind is Kind.INTERNED:
                 used.add(v)
         step("indexes", 1, 3)
+        log = _log_entries(source, state, schema, cut, used, set(emptied), prune=prune)
+        entries = list(log) if used is not None else None  # only the whole log says which values are used
+        reverse, kept, dropped = _write_dictionary(out, source, used)
+        step("dictionary", 1, 1)
         out.put_all(iter_packed(EAVT, _eavt(state)))
         step("indexes", 2, 3)
-        out.put_all((stats_key(aid), pack_stats(len(s[0]), int(s[2].max()))) for aid, s in sorted(state.items()))
-        for aid, (e, v, tx) in sorted(state.items()):
-            if schema.has_aid(aid) and schema.by_aid(aid).indexed:
-                out.put_all(iter_packed(avet(aid), to_avet(e, v, tx)))
-        step("indexes", 3, 3)
-        out.put_all(_log_entries(source, state, schema, cut, used, set(emptied), prune=prune))
+        out.put_all((gap_key(first), pack_gap(last)) for first, last in gaps)
+        out.put_all(entries if entries is not None else log)
         step("log", 1, 1)
-        kept, dropped = _write_dictionary(out, source, used)
-        step("dictionary", 1, 1)
         new = with_meta(
             meta, merged_tx=meta.basis_tx, generation=meta.generation + 1,
             datoms=sum(len(s[0]) for s in state.values()), log_base=cut - 1 if cut is not None else log_base,
         )  # fmt: skip
         out.put_all([(META_KEY, new.encode())])
+        reverse.sort()
+        out.put_all((key, reverse_value(code)) for key, code in reverse)
+        out.put_all((stats_key(aid), pack_stats(len(s[0]), int(s[2].max()))) for aid, s in sorted(state.items()))
+        for aid, (e, v, tx) in sorted(state.items()):
+            if schema.has_aid(aid) and schema.by_aid(aid).indexed:
+                out.put_all(iter_packed(avet(aid), to_avet(e, v, tx)))
+        step("indexes", 3, 3)
         out.flush()
         write_identity(directory, meta.id)
         env.force_sync()
@@ -304,7 +309,10 @@ def _write(
 
 
 class _Writer:
-    """Collects entries and puts them in batches, each its own commit: the file is not in use before it is whole."""
+    """Collects entries in key order and appends them in batches, each its own commit.
+
+    Nobody reads the file before it is whole. The batches are large, as each leaves pages of the tree's rim behind.
+    """
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -312,17 +320,18 @@ class _Writer:
         self._bytes = 0
 
     def put_all(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Appends entries."""
         for item in items:
             self._items.append(item)
-            self._bytes += len(item[1])
-            if len(self._items) >= _BATCH or self._bytes > 64 << 20:
+            self._bytes += len(item[1]) + 100
+            if self._bytes > _BATCH_BYTES:
                 self.flush()
 
     def flush(self) -> None:
+        """Writes what was collected."""
         if self._items:
-            self._items.sort()
             with self._env.write() as txn:
-                txn.put_sorted(self._items)
+                txn.put_sorted(self._items, append=True)
             self._items = []
             self._bytes = 0
 
@@ -465,8 +474,12 @@ def _baseline(parts: list[tuple[Codes, ...]], tx: int, used: _UsedCodes | None) 
         yield log_key(tx, part), pack(columns)
 
 
-def _write_dictionary(out: _Writer, source: ReadTxn, used: _UsedCodes | None) -> tuple[int, int]:
-    kept = dropped = 0
+def _write_dictionary(
+    out: _Writer, source: ReadTxn, used: _UsedCodes | None
+) -> tuple[list[tuple[bytes, int]], int, int]:
+    """Writes the blocks of the values that are used; (reverse keys with codes, values kept, values dropped)."""
+    reverse: list[tuple[bytes, int]] = []
+    dropped = 0
     codes: list[int] = []
     raws: list[bytes] = []
     size = 0
@@ -476,21 +489,16 @@ def _write_dictionary(out: _Writer, source: ReadTxn, used: _UsedCodes | None) ->
             if used is not None and not used.has(code):
                 dropped += 1
                 continue
-            kept += 1
             codes.append(code)
             raws.append(raw)
+            reverse.append((reverse_key(raw), code))
             size += len(raw)
         if size > 8 << 20:
-            _put_values(out, codes, raws)
+            out.put_all(iter_blocks(codes, raws))
             codes, raws, size = [], [], 0
-    _put_values(out, codes, raws)
-    return kept, dropped
-
-
-def _put_values(out: _Writer, codes: list[int], raws: list[bytes]) -> None:
     if codes:
         out.put_all(iter_blocks(codes, raws))
-        out.put_all(sorted((reverse_key(r), reverse_value(c)) for c, r in zip(codes, raws, strict=True)))
+    return reverse, len(reverse), dropped
 
 
 def stats(path: Path) -> dict[str, Any]:

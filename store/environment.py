@@ -267,11 +267,14 @@ class WriteTxn(ReadTxn):
         self.touched = True
         self._txn.delete(key)
 
-    def put_sorted(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Sets many values; the keys come in order, which saves LMDB most of the search."""
+    def put_sorted(self, items: Iterable[tuple[bytes, bytes]], *, append: bool = False) -> None:
+        """Sets many values; the keys come in order, which saves LMDB most of the search.
+
+        With `append` they are above all keys there are: pages are then filled instead of being split in halves.
+        """
         self.touched = True
         with self._txn.cursor() as cursor:
-            cursor.putmulti(items)
+            cursor.putmulti(items, append=append)
 
 
 class Environment:
