@@ -13,8 +13,6 @@ an even number of values is a double, `min` and `max` use the order of `<`.
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cmp_to_key
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datalog.builtins import REGISTERED, a_type, compare, is_number
+from datalog.record import Record
 from store.edn import Set, Vector, strict_key
 from store.value import Kind, encode_doubles
 
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Groups:
+class Groups(Record):
     """Rows brought together: `starts` of each group in the ordered rows, and how many rows there are."""
 
     starts: NDArray[np.intp]
@@ -46,8 +44,7 @@ class Groups:
         return np.diff(np.append(self.starts, self.length)).astype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(Record):
     """One aggregate; `parameters` is how many arguments it takes before its column at most."""
 
     name: str
@@ -117,6 +114,8 @@ def _size(value: Any) -> int:
 
 
 def _rand(*arguments: Any) -> Any:
+    import random  # noqa: PLC0415 - 2 ms that few queries need
+
     *parameters, values = arguments
     if not parameters:
         return random.choice(values)  # noqa: S311 - no secret depends on it
@@ -124,6 +123,8 @@ def _rand(*arguments: Any) -> Any:
 
 
 def _sample(*arguments: Any) -> Any:
+    import random  # noqa: PLC0415 - as above
+
     *parameters, values = arguments
     distinct = list({strict_key(v): v for v in values}.values())
     if not parameters:

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import math
 import operator
-import random
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -30,6 +28,7 @@ from uuid import UUID
 import numpy as np
 
 from datalog import regex
+from datalog.record import Record
 from store.edn import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, strict_key, write_edn
 from store.value import INT64_MAX, INT64_MIN, Kind, canonical, decode_doubles, encode_doubles, order_key
 
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
     ColumnForm = Callable[..., "tuple[Kind, Codes] | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Builtin:
+class Builtin(Record):
     """One callable of the query language."""
 
     name: str
@@ -571,10 +569,14 @@ def _engine_only(*_arguments: Any) -> Any:
 
 
 def _rand_int(n: Any) -> int:
+    import random  # noqa: PLC0415 - 2 ms that few queries need
+
     return random.randrange(n)  # noqa: S311 - no secret depends on it
 
 
 def _rand(n: Any = 1) -> float:
+    import random  # noqa: PLC0415 - as above
+
     return float(random.random() * n)  # noqa: S311 - no secret depends on it
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datalog.plan import Const, Input, Scan, Tuples, Unit, Var
+from datalog.record import Record
 from store.datom import END_OF_EIDS
 from store.errors import UserError
 from store.value import Kind, encode_inline, kind_of
@@ -35,8 +36,7 @@ class State:
     volatile: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Record):
     """A leaf seen as a relation: rows, and for each variable the distinct values of its domain."""
 
     rows: float

@@ -29,7 +29,7 @@ from datalog.ast import (
 from datalog.builtins import find_function, function_names
 from datalog.errors import did_you_mean, names, query_error, show
 from datalog.plan import Bound, CallTree, Const, Name, Param, Scan, Source, Tuples, Var, term_text
-from datalog.record import replace
+from datalog.record import Record, replace
 from store.edn import Keyword, List, Vector, strict_equal
 from store.errors import UserError
 from store.value import Kind
@@ -70,8 +70,7 @@ class Atom:
         return self.needs | self.gives
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceInfo:
+class SourceInfo(Record):
     """What the planner knows about a source: a snapshot, or the size of a collection."""
 
     snapshot: Any = None

@@ -13,11 +13,11 @@ as in queries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.builtins import find_function, function_names
 from datalog.errors import PullError, did_you_mean, show, span_of
+from datalog.record import Record, replace
 from store.edn import Keyword, List, Map, Symbol, Vector, node_of, read_node
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ ENDLESS = -1
 _OPTIONS = (":as", ":limit", ":default", ":xform")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PullAttribute:
+class PullAttribute(Record):
     """One attribute of a pattern."""
 
     ident: str
@@ -46,8 +45,7 @@ class PullAttribute:
     depth: int | None = None  # of a recursion: levels, or ENDLESS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PullPattern:
+class PullPattern(Record):
     """What to pull of an entity."""
 
     wildcard: bool

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from datalog import engine, find, naive
+from datalog import engine, find
 from datalog.ast import InputBinding, InputName, InputRules, InputSource, Query
 from datalog.builtins import REGISTERED
 from datalog.errors import QueryError, names, query_error
@@ -172,6 +172,8 @@ class Prepared:
     def _other_engine(self, name: str, inputs: Sequence[Any], budget: Budget) -> Any:
         if name != "naive":
             raise QueryError("query/engine", f"There is no engine {name!r}.", expected='engine="naive", or none')
+        from datalog import naive  # noqa: PLC0415 - few ask for it, all would wait for its import
+
         return naive.answer(self._source, inputs, budget)
 
     def explain(self, *inputs: Any, analyze: bool = False) -> str:

@@ -45,7 +45,7 @@ class Record:
         return f"{type(self).__name__}({shown})"
 
 
-def replace(value: Value, **changes: Any) -> Value:
+def replace(value: Value, /, **changes: Any) -> Value:
     """The record (or dataclass) with some of its fields changed."""
     if not isinstance(value, Record):
         return dataclasses.replace(value, **changes)  # type: ignore[type-var]

@@ -10,7 +10,6 @@ priority wins (R. Cox, "Regular Expression Matching: the Virtual Machine Approac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ except ImportError:  # pragma: no cover - the names before Python 3.11
 
 import re
 
+from datalog.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -30,8 +31,7 @@ _MOST_STEPS = 20_000  # instructions of a compiled pattern
 _MOST_REPEATS = 1_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Regex:
+class Regex(Record):
     """A compiled pattern: instructions (op, argument, argument)."""
 
     pattern: str

@@ -7,7 +7,6 @@ DuckDB and pyarrow through the Arrow PyCapsule interface.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, overload
@@ -196,6 +195,8 @@ class Result(Sequence[tuple[Any, ...]]):
         return "\n".join([head, *lines])
 
     def _repr_html_(self) -> str:
+        import html  # noqa: PLC0415 - 3 ms that only notebooks need
+
         head = "".join(f"<th>{html.escape(n)}</th>" for n in self.columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row) + "</tr>"

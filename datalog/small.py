@@ -12,12 +12,12 @@ The answer is that of the engine; tests run every case through both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datalog.ast import BindVariable, InputBinding, InputSource
 from datalog.lower import is_lookup
 from datalog.plan import Const, Join, Param, Plan, Project, Scan, Var
+from datalog.record import Record
 from datalog.result import Result, ResultColumn
 from store.datom import END_OF_EIDS
 from store.value import Kind, canonical, decode_one, encode_inline, kind_of
@@ -32,8 +32,7 @@ _MOST_START = 16.0  # estimated entities of a value that the first step may star
 TOO_MANY = object()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class Step(Record):
     """One lookup for each row. `key` and `check` are slots of the row, or constants: what is looked up, what must be found.
 
     forward: the values of the entity `key`; else the entities that have the value `key`. The found code is appended to the
@@ -49,8 +48,7 @@ class Step:
     exists: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SmallPlan:
+class SmallPlan(Record):
     """The steps of a plan, and which slots make its columns; a Param stands for itself in the answer."""
 
     source: int  # which input is the database
