@@ -39,11 +39,12 @@ class Db:
     let it go, or `close()` it, when it is no longer needed.
     """
 
-    __slots__ = ("_snapshot", "_strict")
+    __slots__ = ("_owner", "_snapshot", "_strict")
 
-    def __init__(self, snapshot: Snapshot, strict: bool | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, strict: bool | None = None, owner: Connection | None = None) -> None:
         self._snapshot: Snapshot | None = snapshot
         self._strict = strict
+        self._owner = owner  # a connection that is only forgotten, not closed, lives as long as its values do
 
     @property
     def snapshot(self) -> Snapshot:
@@ -111,11 +112,11 @@ class Db:
     def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
         """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
         committed = speculate(self.snapshot, tx_data, tx_meta, self._strict, self._call)
-        return TxReport(committed, self._strict)
+        return TxReport(committed, self._strict, self._owner)
 
     def filter(self, pred: Callable[..., Any]) -> Db:
         """This database with the datoms for which `pred(datom)`, or `pred(db, datom)`, is true."""
-        return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict)
+        return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict, self._owner)
 
     def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
         return call_function(Db(snapshot, self._strict), f, args)
@@ -129,6 +130,7 @@ class Db:
     def close(self) -> None:
         """Lets go of the view."""
         self._snapshot = None
+        self._owner = None
 
     def __enter__(self) -> Self:
         return self
@@ -194,11 +196,12 @@ def call_function(db: Db, f: Any, args: list[Any]) -> Iterable[Any]:
 class TxReport:
     """What a transaction did: `tx`, `tempids`, `tx_data` (the datoms), `db_before`, `db_after`."""
 
-    __slots__ = ("_committed", "_datoms", "_strict", "tempids", "tx")
+    __slots__ = ("_committed", "_datoms", "_owner", "_strict", "tempids", "tx")
 
-    def __init__(self, committed: Committed, strict: bool | None) -> None:
+    def __init__(self, committed: Committed, strict: bool | None, owner: Connection | None) -> None:
         self._committed = committed
         self._strict = strict
+        self._owner = owner
         self._datoms: list[Datom] | None = None
         self.tx: int = committed.tx
         self.tempids: dict[Any, int] = committed.tempids
@@ -213,12 +216,12 @@ class TxReport:
     @property
     def db_before(self) -> Db:
         """The database before the transaction."""
-        return Db(self._committed.before, self._strict)
+        return Db(self._committed.before, self._strict, self._owner)
 
     @property
     def db_after(self) -> Db:
         """The database after the transaction."""
-        return Db(self._committed.after, self._strict)
+        return Db(self._committed.after, self._strict, self._owner)
 
     def __repr__(self) -> str:
         return f"<TxReport tx={self.tx} datoms={len(self.tx_data)} tempids={self.tempids}>"
@@ -253,7 +256,7 @@ class Connection:
 
     def db(self) -> Db:
         """The database as it is now: an immutable value."""
-        return Db(self.store.newest(), self._strict)
+        return Db(self.store.newest(), self._strict, self)
 
     def q(self, query: Any, *inputs: Any, limits: Any = None, engine: str | None = None) -> Any:
         """The answer to a query whose first input is the database as it is now."""
@@ -292,7 +295,7 @@ class Connection:
         return self._report(self.store.update_schema(update, delete, rename))
 
     def _report(self, committed: Committed) -> TxReport:
-        report = TxReport(committed, self._strict)
+        report = TxReport(committed, self._strict, self)
         if committed.before is not committed.after:
             for listener in list(self._listeners.values()):
                 listener(report)
@@ -387,6 +390,26 @@ def connect(
             conn.close()
             raise
     return conn
+
+
+def compact(
+    path: str | Path, target: str | Path | None = None, *, drop_log_before: int | None = None
+) -> dict[str, int]:
+    """Writes a database anew without what it no longer needs, in place or into `target`; returns bytes before and after.
+
+    Raises:
+        StoreLocked: in place, while a connection of this or another process has the database open.
+    """
+    from store.backup import compact as write_anew  # noqa: PLC0415 - rarely needed
+
+    return write_anew(Path(path), None if target is None else Path(target), drop_log_before=drop_log_before)
+
+
+def check(path: str | Path) -> list[Any]:
+    """What is wrong with a database directory, as a list of findings; empty when everything agrees (fsck)."""
+    from store.check import check_path  # noqa: PLC0415 - rarely needed
+
+    return list(check_path(Path(path))[0])
 
 
 def _declare(conn: Connection, known: Schema, definitions: Sequence[tuple[str, Any]], *, read_only: bool) -> None:

@@ -293,13 +293,13 @@ def _write(
             datoms=sum(len(s[0]) for s in state.values()), log_base=cut - 1 if cut is not None else log_base,
         )  # fmt: skip
         out.put_all([(META_KEY, new.encode())])
-        reverse.sort()
-        out.put_all((key, reverse_value(code)) for key, code in reverse)
         out.put_all((stats_key(aid), pack_stats(len(s[0]), int(s[2].max()))) for aid, s in sorted(state.items()))
         for aid, (e, v, tx) in sorted(state.items()):
             if schema.has_aid(aid) and schema.by_aid(aid).indexed:
                 out.put_all(iter_packed(avet(aid), to_avet(e, v, tx)))
         step("indexes", 3, 3)
+        reverse.sort()
+        out.put_all((key, reverse_value(code)) for key, code in reverse)
         out.flush()
         write_identity(directory, meta.id)
         env.force_sync()
@@ -515,7 +515,7 @@ def store_stats(store: Store) -> dict[str, Any]:
     snapshot, meta = store.newest(), store.meta
     table_bytes: dict[str, int] = {}
     entries: dict[str, int] = {}
-    names = {b"E": "eavt", b"A": "aevt", b"V": "avet", b"L": "log", b"D": "dictionary", b"R": "reverse dictionary"}
+    names = {b"E": "eavt", b"A": "aevt", b"V": "avet", b"L": "log", b"D": "dictionary", b"Z": "reverse dictionary"}
     txn = store.env.read()
     try:
         for prefix, name in names.items():

@@ -81,7 +81,7 @@ class Checker:
 
     def _keys(self) -> None:
         """Every key belongs to a table."""
-        known = b"MSEAVLDRG"
+        known = b"MSEAVLDZG"
         for key in self._txn.keys(b""):
             if key[:1] not in [known[i : i + 1] for i in range(len(known))]:
                 self._find("check/key", "An entry of no table.", key.hex())
@@ -105,7 +105,7 @@ class Checker:
                 self._find("check/dictionary-value", f"A value cannot be read: {e}.", key.hex())
         self.counts["values"] = len(self._values)
         wanted = {reverse_key(raw): code for code, raw in self._values.items()}
-        for key, data in self._txn.items(b"R"):
+        for key, data in self._txn.items(b"Z"):
             try:
                 code = read_reverse_value(data, key)
             except StoreCorrupt as e:

@@ -13,8 +13,8 @@ Block, under D + first code:
     12  4   length of the body before compression
     16  ..  body: [n * u32 code - first code, if flag 2]  n * u32 end offsets  the values' byte forms, one after another
 
-Reverse entries, under R + the byte form when it has at most 64 bytes, else R + its first 64 bytes + 16 bytes of BLAKE2b:
-i64 code, then its crc32. As byte forms order as values do, walking R walks all values in order; long ones that share
+Reverse entries, under Z + the byte form when it has at most 64 bytes, else Z + its first 64 bytes + 16 bytes of BLAKE2b:
+i64 code, then its crc32. As byte forms order as values do, walking Z walks all values in order; long ones that share
 their beginning are put in order when they are read. A longer prefix only makes the file larger: 256 bytes took a
 quarter of the file of a memory with many JSON texts.
 """
@@ -60,8 +60,8 @@ _Q: Final = struct.Struct(">Q")
 def reverse_key(data: bytes) -> bytes:
     """The key under which a byte form's code is found."""
     if len(data) <= LONGEST_KEY:
-        return b"R" + data
-    return b"R" + data[:LONGEST_KEY] + blake2b(data, digest_size=_HASH_BYTES).digest()
+        return b"Z" + data
+    return b"Z" + data[:LONGEST_KEY] + blake2b(data, digest_size=_HASH_BYTES).digest()
 
 
 def reverse_value(code: int) -> bytes:
@@ -410,13 +410,13 @@ class Dictionary:
 
         Long values that share their first 64 bytes come in the order of their hashes: the caller puts them right.
         """
-        start = b"R" if low is None else b"R" + low[:LONGEST_KEY]
-        stop = None if high is None else b"R" + high[:LONGEST_KEY] + b"\xff" * (_HASH_BYTES + 1)
+        start = b"Z" if low is None else b"Z" + low[:LONGEST_KEY]
+        stop = None if high is None else b"Z" + high[:LONGEST_KEY] + b"\xff" * (_HASH_BYTES + 1)
         rows: list[tuple[bytes, int]] = []
         with self._lock:
             txn = self._begin()
             try:
-                for key, value in txn.items(b"R", start):
+                for key, value in txn.items(b"Z", start):
                     if stop is not None and key > stop:
                         break
                     if len(rows) >= most:

@@ -7,7 +7,8 @@ One LMDB tree holds everything; the first byte of a key names the table:
     E e a v  /  A a e v  /  V a v e      segments of EAVT, AEVT, AVET under the key of their first datom
     L tx part              the transaction log;  G tx: ranges of it that a compaction left out
     D code                 dictionary blocks, code -> value
-    R bytes                dictionary, value -> code
+    Z bytes                dictionary, value -> code; last, as LMDB fills pages only at the end of its tree (a sorted
+                           batch of 380,000 entries takes 24 MB there, 60 MB in the middle)
 
 Meta record, little end first: u32 crc32 of the rest, u32 format, 16 bytes database id, then i64 basis_tx, merged_tx (the
 segments hold all transactions up to it, the log's tail after it is the novelty), generation (of the segments),
