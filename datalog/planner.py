@@ -293,27 +293,26 @@ class Planner:
 
     def distinct_binding(self, binding: Binding, taken: Iterable[str], text: str) -> tuple[Binding, list[Atom]]:
         """The binding with every variable new and once; equalities for those that were not."""
-        seen = set(taken)
         extra: list[Atom] = []
+        return self.renamed(binding, set(taken), extra, text), extra
 
-        def walk(part: Binding) -> Binding:
-            if isinstance(part, BindVariable):
-                name = part.variable.name
-                if name not in seen:
-                    seen.add(name)
-                    return part
-                new = self.lowering.fresh(name)
-                old = Param(name) if name in self.params else Var(name)
-                extra.append(self.lowering.equality(old, Var(new), text, part.at))
-                return replace(part, variable=Variable(new, part.at))
-            if isinstance(part, BindTuple):
-                return replace(part, items=tuple(walk(p) for p in part.items))
-            if isinstance(part, BindCollection):
-                return replace(part, item=walk(part.item))
-            assert isinstance(part, BindBlank)
-            return part
-
-        return walk(binding), extra
+    def renamed(self, part: Binding, seen: set[str], extra: list[Atom], text: str) -> Binding:
+        """A part of `distinct_binding`. A method: a function that calls itself would keep planner and snapshots alive."""
+        if isinstance(part, BindVariable):
+            name = part.variable.name
+            if name not in seen:
+                seen.add(name)
+                return part
+            new = self.lowering.fresh(name)
+            old = Param(name) if name in self.params else Var(name)
+            extra.append(self.lowering.equality(old, Var(new), text, part.at))
+            return replace(part, variable=Variable(new, part.at))
+        if isinstance(part, BindTuple):
+            return replace(part, items=tuple(self.renamed(p, seen, extra, text) for p in part.items))
+        if isinstance(part, BindCollection):
+            return replace(part, item=self.renamed(part.item, seen, extra, text))
+        assert isinstance(part, BindBlank)
+        return part
 
     # conjunctions ---------------------------------------------------------------------------------------------------
 

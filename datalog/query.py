@@ -274,7 +274,13 @@ def _rule_set(rules: Any) -> RuleSet:
 
 
 def _magnitude(value: Any) -> int:
-    return len(value).bit_length() if hasattr(value, "__len__") else 4
+    length = _length(value)
+    return 4 if length is None else length.bit_length()
+
+
+def _length(value: Any) -> int | None:
+    """How many items an input has; None when it has no length. A class such as `str`, passed as a callable, has none."""
+    return len(value) if hasattr(type(value), "__len__") else None
 
 
 def _still_fits(kept: _Kept, snapshots: list[Any]) -> bool:
@@ -296,8 +302,10 @@ def _plan(query: Query, inputs: Sequence[Any], rules: RuleSet | None) -> Plan:
     for index, (given, value) in enumerate(zip(query.inputs, inputs, strict=True)):
         if isinstance(given, InputSource):
             snapshot = _engine.snapshot_of(value)
-            length = len(value) if snapshot is None and hasattr(value, "__len__") else 10
-            sources[given.name] = SourceInfo(snapshot, length)
-        elif isinstance(given, InputBinding) and not isinstance(given, InputName) and hasattr(value, "__len__"):
-            rows[index] = len(value)
+            length = _length(value) if snapshot is None else None
+            sources[given.name] = SourceInfo(snapshot, 10 if length is None else length)
+        elif isinstance(given, InputBinding) and not isinstance(given, InputName):
+            length = _length(value)
+            if length is not None:
+                rows[index] = length
     return make_plan(query, sources, rules, rows)

@@ -60,6 +60,7 @@ def test_callables_through_in(db) -> None:
     assert d.q(query, db, lambda a: a % 2 == 1, str.upper) == {("Bob", "BOB")}
     assert d.q("[:find (mode ?a) . :in $ mode :where [_ :age ?a]]", db, sorted) == [17, 30, 40]
     assert d.q("[:find (aggregate ?f ?a) . :in $ ?f :where [_ :age ?a]]", db, sum) == 87
+    assert d.q("[:find ?t . :in $ ?f :where [?e :age 30] [?e :age ?a] [(?f ?a) ?t]]", db, str) == "30"
     assert d.q("[:find ?n :in $ adult :where [?e :name ?n] [?e :age ?a] [(adult ?a)]]", db, lambda a: a > 18) == {
         ("Ann",),
         ("Cid",),
