@@ -9,7 +9,8 @@ This is the only public door: what is not named in `__all__` may change.
 """
 
 from datalog.api import Connection, Db, TxReport, connect
-from datalog.query import Limits, explain, prepare, q, register
+from datalog.query import Limits, Prepared, explain, prepare, q, register
+from datalog.result import Result
 from store.datom import Datom
 from store.edn import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, read_edn, write_edn
 from store.errors import DatalogError
@@ -26,6 +27,8 @@ __all__ = [
     "Limits",
     "List",
     "Map",
+    "Prepared",
+    "Result",
     "Set",
     "Symbol",
     "Tagged",
