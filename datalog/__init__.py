@@ -8,7 +8,7 @@
 This is the only public door: what is not named in `__all__` may change.
 """
 
-from datalog.api import Connection, Db, TxReport, connect
+from datalog.api import Connection, Db, TxReport, check, compact, connect
 from datalog.query import Limits, Prepared, explain, prepare, q, register
 from datalog.result import Result
 from store.datom import Datom
@@ -34,6 +34,8 @@ __all__ = [
     "Tagged",
     "TxReport",
     "Vector",
+    "check",
+    "compact",
     "connect",
     "explain",
     "kw",
