@@ -5,8 +5,6 @@ A `Connection` is the thing that changes; a `Db` is an immutable value at one ba
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import weakref
 from pathlib import Path
@@ -344,7 +342,13 @@ class Connection:
 def _close_store(store: Store, temporary: str | None) -> None:
     store.release()
     if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(directory: str) -> None:
+    import shutil  # noqa: PLC0415 - ephemeral databases only
+
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def connect(
@@ -373,6 +377,8 @@ def connect(
         raise SchemaError("connect/option", f"strict cannot be {strict!r}.", expected="None, True or False")
     temporary = None
     if path is None:
+        import tempfile  # noqa: PLC0415 - ephemeral databases only
+
         temporary = tempfile.mkdtemp(prefix="datalog-")
         path, sync = temporary, False
     definitions = read_schema(read_edn(schema) if isinstance(schema, str) else schema)
@@ -380,7 +386,7 @@ def connect(
         store = open_store(Path(path), read_only=read_only, sync=sync)
     except BaseException:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
         raise
     conn = Connection(store, strict=strict, temporary=temporary)
     if definitions:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import struct
 import threading
 from bisect import bisect_right
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from zlib import compress, crc32, decompress
@@ -61,6 +60,8 @@ def reverse_key(data: bytes) -> bytes:
     """The key under which a byte form's code is found."""
     if len(data) <= LONGEST_KEY:
         return b"Z" + data
+    from hashlib import blake2b  # noqa: PLC0415 - 4 ms, and most values are short
+
     return b"Z" + data[:LONGEST_KEY] + blake2b(data, digest_size=_HASH_BYTES).digest()
 
 

@@ -19,7 +19,6 @@ The first line of `message` follows the code; its further lines stand below the 
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -217,6 +216,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     for candidate in known:
         if candidate.casefold() == folded and candidate != name:
             return candidate
+    import difflib  # noqa: PLC0415 - for messages only
+
     found = difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE_ENOUGH)
     return found[0] if found else None
 

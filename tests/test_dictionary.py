@@ -43,7 +43,9 @@ def test_long_values_are_found_by_their_hash(tmp_path: Path) -> None:
     """Values of many lengths around the limit of a key, with long common prefixes, keep their own codes."""
     values = ["x" * n + tail for n in (0, 1, 253, 254, 255, 256, 257, 300, 600) for tail in ("", "a", "b", "\0", "é")]
     values = list(dict.fromkeys(values))
-    with d.connect(tmp_path / "db", {":s": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}, sync=False) as conn:
+    with d.connect(
+        tmp_path / "db", {":s": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}, sync=False
+    ) as conn:
         conn.transact([{":s": v} for v in values])
         conn.transact([{":s": v} for v in values])
         assert len(conn.db()) == len(values)
