@@ -5,6 +5,7 @@ A `Connection` is the thing that changes; a `Db` is an immutable value at one ba
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -14,7 +15,7 @@ from datalog.builtins import REGISTERED
 from datalog.query import explain, q
 from store import seek
 from store.edn import read_edn
-from store.errors import SchemaError, StoreClosed, TransactionError
+from store.errors import PullError, QueryError, SchemaError, StorageError, StoreClosed, TransactionError
 from store.filtered import FilteredSnapshot
 from store.schema import properties, read_schema
 from store.transactor import Committed, open_store, speculate
@@ -79,6 +80,12 @@ class Db:
         """`pull` of many entities, in their order; one index walk for each level of the pattern."""
         from datalog.pull import pull_many  # noqa: PLC0415 - the same
 
+        if isinstance(eids, str) or not hasattr(eids, "__iter__"):
+            raise PullError(
+                "pull/eids",
+                f"pull_many takes a list of entities, not {eids!r}.",
+                hint="db.pull(pattern, eid) takes one",
+            )
         return pull_many(self.snapshot, pattern, list(eids))
 
     def entity(self, eid: Any) -> Entity | None:
@@ -109,11 +116,19 @@ class Db:
 
     def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
         """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
-        committed = speculate(self.snapshot, tx_data, tx_meta, self._strict, self._call)
+        snapshot = self.snapshot
+        if isinstance(snapshot, FilteredSnapshot):  # what would happen to the whole, seen through the same filter
+            committed = speculate(snapshot.source, tx_data, tx_meta, self._strict, self._call)
+            committed.before, committed.after = snapshot, snapshot.refilter(committed.after)
+        else:
+            committed = speculate(snapshot, tx_data, tx_meta, self._strict, self._call)
         return TxReport(committed, self._strict, self._owner)
 
     def filter(self, pred: Callable[..., Any]) -> Db:
         """This database with the datoms for which `pred(datom)`, or `pred(db, datom)`, is true."""
+        if not callable(pred):
+            raise QueryError("filter/predicate", f"filter takes a function of a datom, not {pred!r}.",
+                             hint='db.filter(lambda datom: datom.a != ":user/password")')  # fmt: skip
         return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict, self._owner)
 
     def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:
@@ -375,6 +390,8 @@ def connect(
     """
     if strict not in (None, True, False):
         raise SchemaError("connect/option", f"strict cannot be {strict!r}.", expected="None, True or False")
+    if path is not None and not (isinstance(path, str | os.PathLike) and "\0" not in os.fspath(path)):
+        raise StorageError("connect/path", f"{path!r} is not a path.", hint="give the name of a directory, or None")
     temporary = None
     if path is None:
         import tempfile  # noqa: PLC0415 - ephemeral databases only

@@ -21,6 +21,7 @@ import numpy as np
 from datalog.errors import PullError, show
 from datalog.limits import Budget
 from datalog.pull_parser import ENDLESS, PullAttribute, PullPattern, parse_pattern
+from store.datom import END_OF_EIDS
 from store.value import Kind, decode_inline
 
 if TYPE_CHECKING:
@@ -54,15 +55,13 @@ def pull_values(snapshot: Any, pattern: PullPattern, refs: Sequence[Any], budget
     puller = _Puller(snapshot, budget)
     roots: list[_Node | None] = []
     for ref in refs:
-        eid = ref if type(ref) is int else _resolved(snapshot, ref)
+        eid = ref if type(ref) is int and 0 < ref < END_OF_EIDS else _resolved(snapshot, ref)
         roots.append(None if eid is None else _Node(eid))
     puller.work(pattern, [r for r in roots if r is not None])
     return [None if r is None else puller.finished(r) for r in roots]
 
 
 def _resolved(snapshot: Any, ref: Any) -> int | None:
-    if isinstance(ref, np.integer):
-        return int(ref)
     if ref is None or isinstance(ref, bool | float):
         raise PullError(
             "pull/entity", f"{show(ref)} does not refer to an entity.", expected="an eid, ident or lookup ref"
@@ -74,7 +73,7 @@ def _resolved(snapshot: Any, ref: Any) -> int | None:
 class _Node:
     """One map of the result while it is made: its entity, what it holds, and where each recursion stands."""
 
-    __slots__ = ("depths", "eid", "held", "real", "seen")
+    __slots__ = ("depths", "eid", "family", "held", "real", "seen")
 
     def __init__(self, eid: int) -> None:
         self.eid = eid
@@ -82,6 +81,7 @@ class _Node:
         self.real = False  # holds something of the database, not only its id and defaults
         self.depths: dict[int, int] = {}
         self.seen: dict[int, frozenset[int]] = {}
+        self.family: set[int] | None = None  # the components expanded below one entity asked for, each once
 
 
 class _Puller:
@@ -202,11 +202,26 @@ class _Puller:
                     node.held[spec.key] = spec.default
                 continue
             node.held[spec.key] = None  # keeps the pattern's order of keys
-            children = [self.child(spec, node, eid, depth) for eid in eids]
+            if inner is _WHOLE:
+                children = [self.component(node, eid) for eid in eids]
+            else:
+                children = [self.child(spec, node, eid, depth) for eid in eids]
             self.links.append((node, spec, children, single))
             made.extend(c for c in children if not c.held)
         if made:
             self.batches.append((inner, made))
+
+    @staticmethod
+    def component(parent: _Node, eid: int) -> _Node:
+        """The node of a component; one already expanded holds its id and is done, so that cycles and nets end."""
+        if parent.family is None:
+            parent.family = {parent.eid}
+        node = _Node(eid)
+        node.family = parent.family
+        if eid in parent.family:
+            node.held[":db/id"] = eid
+        parent.family.add(eid)
+        return node
 
     @staticmethod
     def child(spec: PullAttribute, parent: _Node, eid: int, depth: int | None) -> _Node:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +29,6 @@ from store.transactor import find_open, open_store
 from store.value import Kind, decode_value
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from store.environment import Environment, Meta, ReadTxn
@@ -346,6 +345,7 @@ def _same(a: Rows, b: Rows) -> bool:
 
 def check_path(path: Path) -> tuple[list[Finding], dict[str, int]]:
     """(findings, counts) of a database directory, read only; a file that cannot even be opened is a finding too."""
+    path = Path(path)
     store = find_open(path)
     if store is not None:
         return _check_environment(path, store.env, store)

@@ -39,9 +39,19 @@ class FilteredSnapshot(Snapshot):
             source.overlay_codes,
         )
         self.max_eid = source.max_eid
+        self.unbuilt = source.unbuilt
         self._source = source
         self._keep = keep
         self._columns: dict[Any, Any] = {}
+
+    @property
+    def source(self) -> Snapshot:
+        """The snapshot underneath."""
+        return self._source
+
+    def refilter(self, snapshot: Snapshot) -> FilteredSnapshot:
+        """Another snapshot through the same predicate."""
+        return FilteredSnapshot(snapshot, self._keep)
 
     def columns(self, aid: int, order: str = "aevt", *, tx: bool = False) -> Columns:
         """As `Snapshot.columns`, of the datoms that pass."""

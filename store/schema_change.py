@@ -174,6 +174,10 @@ class SchemaChanger:
             hint=f"did you mean {near}?" if near else None,
         )
 
+    def changed(self) -> set[int]:
+        """The ids of existing attributes that are another than before."""
+        return {a.aid for a in self._new.values() if self._old.has_aid(a.aid) and self._old.by_aid(a.aid) != a}
+
     # -- the result
 
     def finish(self, codes: CodeSource) -> SchemaChange:
@@ -183,16 +187,35 @@ class SchemaChanger:
             old = self._old.by_aid(attribute.aid) if self._old.has_aid(attribute.aid) else None
             if old == attribute:
                 continue
-            self._check_tuple_attrs(attribute)
             change.rows.extend(_schema_rows(old, attribute, codes))
-            if old is not None and self._snapshot.count(attribute.aid):
+            if old is None:
+                continue
+            if self._snapshot.count(attribute.aid):
                 self._check_data(old, attribute)
-                self._change_data(old, attribute, change, codes)
-            if attribute.tuple_attrs and (old is None or old.tuple_attrs != attribute.tuple_attrs):
-                self._fill_composite(old, attribute, change, codes)
+                self._change_type(old, attribute, change, codes)
+            if attribute.indexed and not old.indexed:
+                change.build_avet.add(attribute.aid)
+            elif old.indexed and not attribute.indexed:
+                change.drop_avet.add(attribute.aid)
+        for composite in self.schema.user_attributes():
+            if composite.tuple_attrs:
+                self._follow_members(composite, change, codes)
         for aid in self._dropped:
             change.rows.extend(_schema_rows(self._old.by_aid(aid), None, codes))
         return change
+
+    def _follow_members(self, composite: Attribute, change: SchemaChange, codes: CodeSource) -> None:
+        """Checks and fills a composite that is new, or whose attributes changed; a rename changes nothing."""
+        members = [self.find(ident) for ident in composite.tuple_attrs]
+        touched = composite.aid in self._new or any(m is None or m.aid in self._new for m in members)
+        if not touched:
+            return
+        self._check_tuple_attrs(composite)
+        old = self._old.by_aid(composite.aid) if self._old.has_aid(composite.aid) else None
+        before = [self._old.find(ident) for ident in old.tuple_attrs] if old is not None else []
+        same = [m.aid for m in members if m is not None] == [m.aid for m in before if m is not None]
+        if not same or any(m is not None and m.aid in change.recoded for m in members):
+            self._fill_composite(old, composite, change, codes)
 
     def _check_tuple_attrs(self, attribute: Attribute) -> None:
         for ident in attribute.tuple_attrs:
@@ -241,22 +264,35 @@ class SchemaChanger:
     def _show(self, attribute: Attribute, code: int) -> str:
         return show_code(attribute, code, self._snapshot.codes())
 
-    def _change_data(self, old: Attribute, new: Attribute, change: SchemaChange, codes: CodeSource) -> None:
-        needs_check = old.type != new.type or (old.tuple_types, old.tuple_type) != (new.tuple_types, new.tuple_type)
-        if needs_check:
-            columns = self._snapshot.columns(new.aid)
-            values = self._snapshot.decode(old, columns.v)
-            coerced = self._coerce_all(new, columns.e.tolist(), values)
-            recoded = encode_column(new, coerced, codes)
-            if old.kind is not new.kind or not np.array_equal(recoded, columns.v):
-                change.recoded.add(new.aid)
-                e = columns.e.tolist()
-                change.data_rows.extend((ei, new.aid, vi, 0) for ei, vi in zip(e, columns.v.tolist(), strict=True))
-                change.data_rows.extend((ei, new.aid, vi, 1) for ei, vi in zip(e, recoded.tolist(), strict=True))
-        if new.indexed and not old.indexed:
-            change.build_avet.add(new.aid)
-        elif old.indexed and not new.indexed:
-            change.drop_avet.add(new.aid)
+    def _change_type(self, old: Attribute, new: Attribute, change: SchemaChange, codes: CodeSource) -> None:
+        """Recodes the values of an attribute that gets another type; equal values of one entity become one datom."""
+        if old.type == new.type and (old.tuple_types, old.tuple_type) == (new.tuple_types, new.tuple_type):
+            return
+        columns = self._snapshot.columns(new.aid)
+        values = self._snapshot.decode(old, columns.v)
+        coerced = self._coerce_all(new, columns.e.tolist(), values)
+        recoded = encode_column(new, coerced, codes)
+        if old.kind is new.kind and np.array_equal(recoded, columns.v):
+            return
+        change.recoded.add(new.aid)
+        before = list(zip(columns.e.tolist(), columns.v.tolist(), strict=True))
+        after = list(dict.fromkeys(zip(columns.e.tolist(), recoded.tolist(), strict=True)))
+        if new.unique is not None:
+            holder: dict[int, int] = {}
+            for e, v in after:
+                if holder.setdefault(v, e) != e:
+                    raise SchemaError(
+                        "schema/unique",
+                        f"{new.ident} is unique; as :db.type/{new.type} the entities {holder[v]} and {e} would hold one value.",
+                        hint="change or retract one of them first",
+                        data={"entities": [holder[v], e]},
+                    )
+        if old.kind is new.kind:  # codes of one space: what stays is no change
+            kept = set(before) & set(after)
+            before = [row for row in before if row not in kept]
+            after = [row for row in after if row not in kept]
+        change.data_rows.extend((e, new.aid, v, 0) for e, v in before)
+        change.data_rows.extend((e, new.aid, v, 1) for e, v in after)
 
     def _coerce_all(self, new: Attribute, eids: list[int], values: list[Any]) -> list[Any]:
         coerced: list[Any] = []
@@ -283,22 +319,21 @@ class SchemaChanger:
         snapshot = self._snapshot
         members: list[dict[int, Any]] = []
         for ident in new.tuple_attrs:
-            source = self._old.find(ident)
-            if source is None or not snapshot.count(source.aid):
+            member = self.find(ident)
+            if member is None or not self._old.has_aid(member.aid) or not snapshot.count(member.aid):
                 members.append({})
                 continue
+            source = self._old.by_aid(member.aid)
             columns = snapshot.columns(source.aid)
-            members.append(dict(zip(columns.e.tolist(), snapshot.decode(source, columns.v), strict=True)))
+            values = map(member.coerce, snapshot.decode(source, columns.v))
+            members.append(dict(zip(columns.e.tolist(), values, strict=True)))
+        held: set[tuple[int, int]] = set()
         if old is not None and snapshot.count(old.aid):
             columns = snapshot.columns(old.aid)
-            change.data_rows.extend(
-                (e, new.aid, v, 0) for e, v in zip(columns.e.tolist(), columns.v.tolist(), strict=True)
-            )
+            held = set(zip(columns.e.tolist(), columns.v.tolist(), strict=True))
         eids = sorted(set().union(*members)) if members else []
-        if not eids:
-            return
         tuples = [Vector([m.get(e) for m in members]) for e in eids]
-        filled = codes.encode_many(list(tuples))
+        filled = codes.encode_many(list(tuples)) if tuples else np.empty(0, dtype=np.int64)
         if new.unique is not None:
             whole = [i for i, t in enumerate(tuples) if None not in t]
             v, e = filled[whole], np.array(eids, dtype=np.int64)[whole]
@@ -314,7 +349,9 @@ class SchemaChanger:
                     hint="change the attributes it is made of first",
                     data={"entities": e[twice][:20].tolist()},
                 )
-        change.data_rows.extend((e, new.aid, v, 1) for e, v in zip(eids, filled.tolist(), strict=True))
+        wanted = set(zip(eids, filled.tolist(), strict=True))
+        change.data_rows.extend((e, new.aid, v, 0) for e, v in sorted(held - wanted))
+        change.data_rows.extend((e, new.aid, v, 1) for e, v in sorted(wanted - held))
 
 
 def _schema_rows(old: Attribute | None, new: Attribute | None, codes: CodeSource) -> list[tuple[int, int, int, int]]:

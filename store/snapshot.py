@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
-from store.datom import AID_BITS, FIRST_ATTRIBUTE, FIRST_TX
+from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX
 from store.dictionary import OverlayCodes
 from store.edn import Keyword, show_form
 from store.errors import QueryError, TransactionError, UserError
@@ -106,6 +106,7 @@ class Snapshot:
         "max_eid",
         "overlay_codes",
         "schema",
+        "unbuilt",
     )
 
     def __init__(
@@ -127,6 +128,7 @@ class Snapshot:
         self.overlay_codes = overlay_codes  # of a speculative view: its new values have temporary codes
         self._local: dict[Any, Any] | None = {} if overlay_codes is not None else None
         self._counts: dict[Any, int] = {}
+        self.unbuilt: frozenset[int] = frozenset()  # attributes that a speculative schema puts into AVET
         self.max_eid = 0  # the highest entity id in use, set by who makes the snapshot
 
     @property
@@ -187,7 +189,7 @@ class Snapshot:
         changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
         if order == "avet":
             # an index that a speculative schema change would build is not there yet
-            if attribute is None or not attribute.indexed or self.overlay_codes is not None:
+            if attribute is None or not self._in_avet(aid) or self.overlay_codes is not None:
                 by_e = self.columns(aid, tx=True)
                 o = order_stable(by_e.v)
                 assert by_e.tx is not None
@@ -235,7 +237,7 @@ class Snapshot:
 
     def holders(self, aid: int, code: int) -> list[int]:
         """The eids that have this value code of an attribute, ascending."""
-        if not self.schema.by_aid(aid).indexed:
+        if not self._in_avet(aid):
             columns = self.columns(aid)
             return [int(e) for e in columns.e[columns.v == code]]
         found = self._base.find(avet(aid), code)
@@ -318,6 +320,10 @@ class Snapshot:
                 out.append(found)
         return np.array(rows, dtype=np.int64), np.array(out, dtype=np.int64)
 
+    def _in_avet(self, aid: int) -> bool:
+        """True when the segments hold an AVET run of the attribute."""
+        return self.schema.by_aid(aid).indexed and aid not in self.unbuilt
+
     def _many(self, aid: int) -> bool:
         return not self.schema.has_aid(aid) or self.schema.by_aid(aid).many
 
@@ -336,9 +342,8 @@ class Snapshot:
         last = INT64_MAX if high is None else high - (not high_inclusive)
         if first > last or first > INT64_MAX or last < INT64_MIN:
             return Columns(EMPTY, EMPTY, EMPTY if tx else None)
-        attribute = self.schema.by_aid(aid)
         narrow = (
-            attribute.indexed
+            self._in_avet(aid)
             and not self._has_columns(aid, "avet", tx=tx)
             and not any(layer.touches(aid) for layer in self.layers)
         )
@@ -405,7 +410,7 @@ class Snapshot:
 
     def count_value(self, aid: int, code: int) -> int:
         """The number of entities that have a value code of an attribute."""
-        if self._has_columns(aid, "avet", tx=False) or not self.schema.by_aid(aid).indexed:
+        if self._has_columns(aid, "avet", tx=False) or not self._in_avet(aid):
             v = self.columns(aid, "avet").v
             return int(v.searchsorted(code, "right")) - int(v.searchsorted(code))
         total = self._base.count(avet(aid), code, code)
@@ -420,7 +425,7 @@ class Snapshot:
         last = INT64_MAX if high is None else high
         if first > last:
             return 0
-        if self._has_columns(aid, "avet", tx=False) or not self.schema.by_aid(aid).indexed:
+        if self._has_columns(aid, "avet", tx=False) or not self._in_avet(aid):
             v = self.columns(aid, "avet").v
             return int(v.searchsorted(last, "right")) - int(v.searchsorted(first))
         total = self._base.count(avet(aid), first, last)
@@ -439,7 +444,7 @@ class Snapshot:
         key = ("distinct", aid)
         found = self._counts.get(key)
         if found is None:
-            if not attribute.indexed or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
+            if not self._in_avet(aid) or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
                 v = self.columns(aid, "avet").v
                 found = int(np.count_nonzero(v[1:] != v[:-1])) + 1
             else:
@@ -461,7 +466,7 @@ class Snapshot:
             UserError: for something that is no reference, or a lookup ref of an attribute that is not unique.
         """
         if (isinstance(ref, int) and not isinstance(ref, bool)) or isinstance(ref, np.integer):
-            return int(ref)
+            return int(ref) if 0 < ref < END_OF_EIDS else None
         if isinstance(ref, Keyword):
             return self._entid_of_ident(ref)
         if isinstance(ref, str) and ref[:1] == ":":

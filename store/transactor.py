@@ -317,6 +317,14 @@ class Store:
         """
         self._check_writable()
         definitions = read_schema(update)
+        renames = {} if rename is None else rename
+        if not hasattr(renames, "items"):
+            raise SchemaError("schema/form", f"rename is a {type(rename).__name__}, not a map of old names to new ones.",
+                              hint='rename={":old/name": ":new/name"}')  # fmt: skip
+        if delete is not None and (isinstance(delete, str) or not hasattr(delete, "__iter__")):
+            raise SchemaError("schema/form", f"delete is a {type(delete).__name__}, not a list of names.",
+                              hint='delete=[":some/name"]')  # fmt: skip
+        deletes = read_names(delete or ())
         with self._lock:
             with self.env.write() as txn:
                 self._catch_up(txn, refresh=False)
@@ -324,12 +332,12 @@ class Store:
                 codes = NewCodes(self.dictionary, meta.next_code, txn)
                 tx = meta.basis_tx + 1
                 changer = SchemaChanger(before, meta.max_aid, tx)
-                for old, new in (rename or {}).items():
+                for old, new in renames.items():
                     changer.rename(*read_names((old, new)))
                 errors: list[Any] = []
                 _define_all(changer, definitions, errors)
                 raise_collected(errors)
-                for name in read_names(delete or ()):
+                for name in deletes:
                     changer.delete(name)
                 change = changer.finish(codes)
                 if not change:
@@ -501,6 +509,9 @@ def prepare(
     """The checked effects of tx data on a snapshot: expand, resolve, apply; raises with all faults."""
     changer = SchemaChanger(before, max_aid, tx)
     errors: list[Any] = []
+    if tx_meta is not None and not hasattr(tx_meta, "items"):
+        raise TransactionError("tx/meta", f"tx_meta is a {type(tx_meta).__name__}, not a map of attributes to values.",
+                               hint='for example {":source/name": "import"}')  # fmt: skip
     if tx_meta:
         forms = [*forms, {**{str(k): v for k, v in tx_meta.items()}, ":db/id": ":db/current-tx"}]
     definitions_seen = False
@@ -540,6 +551,7 @@ def prepare(
     raise_collected(expansion.errors)
     if schema is not before.schema:
         change = changer.finish(codes)
+        _refuse_mixture(change, changer, expansion, schema)
     faults: list[Any] = []
     first_new = resolved.first_new_eid
     if resolved.columns is not None:
@@ -551,6 +563,32 @@ def prepare(
         for name in (":db/current-tx",):
             resolved.tempids.setdefault(name, tx)
     return Prepared(before, tx, effects, change, resolved.tempids, resolved.max_eid)
+
+
+def _refuse_mixture(change: SchemaChange, changer: SchemaChanger, expansion: Expansion, schema: Schema) -> None:
+    """One transaction may not both change what an attribute's data is and touch that data.
+
+    Declarations given as maps come first, so new attributes may be used at once. But operations are read with the schema
+    that they were expanded with, and checked against the data as it was before.
+    """
+    affected = {row[1] for row in change.data_rows} | change.build_avet | change.drop_avet
+    if expansion.definitions:
+        affected |= changer.changed()
+    for aid in list(affected):
+        if schema.has_aid(aid):
+            members = [schema.find(ident) for ident in schema.by_aid(aid).tuple_attrs]
+            affected.update(member.aid for member in members if member is not None)
+    if not affected:
+        return
+    used = {op[2].aid if op[2] is not None else -1 for op in expansion.ops} | set(expansion.columns or ())
+    touched = used & affected or (-1 in used)
+    if touched:
+        names = [schema.by_aid(a).ident for a in sorted(used & affected) if schema.has_aid(a)]
+        raise SchemaError(
+            "schema/mixed",
+            f"This transaction changes attributes that have data, and touches that data: {', '.join(names) or 'whole entities'}.",
+            hint="make the schema change in a transaction of its own, before the others",
+        )
 
 
 _SCHEMA_KEYS: Final = frozenset(
@@ -756,6 +794,7 @@ def speculate(
     schema = prepared.change.schema if prepared.change else snapshot.schema
     after = Snapshot(snapshot.base, layers, schema, snapshot.dictionary, ColumnCache(0), tx, codes)
     after.max_eid = prepared.max_eid
+    after.unbuilt = snapshot.unbuilt | (frozenset(prepared.change.build_avet) if prepared.change else frozenset())
     return Committed(snapshot, after, tx, prepared.tempids, rows, old_schema_rows=frozenset(recoded))
 
 

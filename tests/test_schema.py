@@ -253,3 +253,89 @@ def test_every_type_keeps_its_values(tmp_path: Path, kind: str | None) -> None:
             for v in values[kind]:
                 assert len(conn.db().datoms("eavt", 7, ":v", v)) == 1
     assert check_path(path)[0] == []
+
+
+def test_a_schema_change_and_its_data_do_not_mix() -> None:
+    """A transaction that changes what data is and touches that data is refused; new attributes may be used at once."""
+    with d.connect(None, {":x": {}, ":y": LONG}) as conn:
+        conn.transact([{":db/id": 1, ":x": 1, ":y": 2}])
+        change = {":db/ident": ":x", ":db/valueType": ":db.type/double"}
+        for other in ({":db/id": 1, ":x": 2.0}, [":db/retract", 1, ":x", 1], [":db/retractEntity", 1]):
+            with pytest.raises(d.DatalogError, match="transaction of its own"):
+                conn.transact([change, other])
+        with pytest.raises(d.DatalogError, match="transaction of its own"):
+            conn.transact([{":db/ident": ":xy", ":db/tupleAttrs": [":x", ":y"]}, {":db/id": 1, ":y": 5}])
+        with pytest.raises(d.DatalogError, match="transaction of its own"):
+            conn.transact([[":db/add", ":y", ":db/valueType", ":db.type/double"], {":db/id": 2, ":y": 3}])
+        conn.transact(
+            [change, {":db/ident": ":z", ":db/valueType": ":db.type/long"}, {":db/id": 1, ":z": 9, ":y": 3}],
+            {":db/doc": "why"},
+        )
+        assert conn.pull("[*]", 1) == {":db/id": 1, ":x": 1.0, ":y": 3, ":z": 9}
+
+
+def test_renaming_a_member_keeps_a_composite() -> None:
+    """A composite tuple keeps its values and its uniqueness when one of its attributes is renamed."""
+    schema = {":x": LONG, ":y": LONG, ":xy": {":db/tupleAttrs": [":x", ":y"], ":db/unique": ":db.unique/identity"}}
+    with d.connect(None, schema) as conn:
+        conn.transact([{":db/id": 1, ":x": 1, ":y": 2}])
+        conn.update_schema(rename={":x": ":z"})
+        assert conn.db().entid([":xy", [1, 2]]) == 1
+        with pytest.raises(d.DatalogError, match="is unique"):
+            conn.transact([{":db/id": 2, ":z": 1, ":y": 2}])
+
+
+def test_a_composite_follows_a_changed_member() -> None:
+    """A member that gets a type recodes the tuples; a member cannot become cardinality many."""
+    with d.connect(
+        None, {":x": {}, ":y": LONG, ":xy": {":db/tupleAttrs": [":x", ":y"], ":db/unique": ":db.unique/identity"}}
+    ) as conn:
+        conn.transact([{":db/id": 1, ":x": 1, ":y": 2}])
+        conn.update_schema({":x": {":db/valueType": ":db.type/double"}})
+        assert conn.db().entid([":xy", [1.0, 2]]) == 1
+        assert conn.db().entid([":xy", [1, 2]]) is None
+        with pytest.raises(d.DatalogError, match="cardinality many"):
+            conn.update_schema({":x": {":db/cardinality": ":db.cardinality/many"}})
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_index_switched_while_empty_is_right_later(tmp_path: Path, merged: bool) -> None:
+    """Datoms that were retracted before an index went off and on do not come back with it."""
+    with d.connect(tmp_path / "db", {":u": LONG}, sync=False) as conn:
+        conn.transact([{":db/id": 1, ":u": 1}])
+        conn.store.merge()
+        conn.transact([[":db/retract", 1, ":u", 1]])
+        conn.update_schema({":u": {":db/index": False}})
+        if merged:
+            conn.store.merge()
+        conn.update_schema({":u": {":db/index": True}})
+        assert list(conn.db().datoms("avet", ":u", 1)) == []
+        conn.update_schema({":u": {":db/unique": ":db.unique/identity"}})
+        assert conn.db().entid([":u", 1]) is None
+        conn.store.merge()
+    assert check_path(tmp_path / "db")[0] == []
+
+
+def test_a_type_that_makes_values_equal() -> None:
+    """Values of one entity that become equal become one datom; of two entities, under uniqueness, they are refused."""
+    with d.connect(
+        None, {":u": {":db/unique": ":db.unique/identity"}, ":m": {":db/cardinality": ":db.cardinality/many"}}
+    ) as conn:
+        conn.transact([{":db/id": 1, ":u": 1, ":m": [1, 1.0, 2]}, {":db/id": 2, ":u": 1.0}])
+        with pytest.raises(d.DatalogError, match="would hold one value"):
+            conn.update_schema({":u": {":db/valueType": ":db.type/double"}})
+        conn.update_schema({":m": {":db/valueType": ":db.type/double"}})
+        assert len(conn.db()) == 4
+        conn.transact([[":db/retract", 1, ":m", 1.0]])
+        assert conn.pull("[:m]", 1) == {":m": [2.0]}
+
+
+def test_a_speculative_index_finds_what_is_there() -> None:
+    """Uniqueness and indexes that only a view has find merged data."""
+    with d.connect(None, {":x": {**LONG, ":db/index": False}}) as conn:
+        conn.load({":x": (range(1, 2001), range(2000))})
+        view = conn.db().with_([{":db/ident": ":x", ":db/unique": ":db.unique/identity"}]).db_after
+        assert view.entid([":x", 7]) == 8
+        assert view.q("[:find ?e . :where [?e :x 7]]") == 8
+        assert view.q("[:find (count ?e) . :where [?e :x ?v] [(< ?v 10)]]") == 10
+        assert view.with_([{":x": 1, ":db/doc": "q"}]).db_after.entity(2)[":db/doc"] == "q"

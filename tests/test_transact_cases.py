@@ -275,3 +275,48 @@ def test_strictness() -> None:
     with d.connect(None, {":n": {":db/valueType": ":db.type/long"}}, strict=False) as conn:
         conn.transact([{":other": [1, "x"]}])
         assert conn.q("[:find ?v . :where [_ :other ?v]]") == d.Vector([1, "x"])
+
+
+def test_with_on_a_filtered_database_keeps_the_filter() -> None:
+    """A view on a filtered database is what would happen to the whole, through the same filter."""
+    with d.connect(None, SCHEMA) as conn:
+        conn.transact([{":db/id": 1, ":n": 1}, {":db/id": 2, ":n": 2}])
+        view = conn.db().filter(lambda x: x.v != 1).with_([{":db/id": 1, ":n": 5}, {":db/id": 3, ":n": 1}]).db_after
+        assert [(x.e, x.v) for x in view.datoms("eavt")] == [(1, 5), (2, 2)]
+        assert view.pull("[:n]", 1) == {":n": 5}
+
+
+def test_a_net_of_components_is_pulled_once() -> None:
+    """A wildcard expands each component once, on cycles and nets too."""
+    schema = {
+        ":c": {":db/valueType": ":db.type/ref", ":db/cardinality": ":db.cardinality/many", ":db/isComponent": True}
+    }
+    with d.connect(None, schema) as conn:
+        conn.transact([{":db/id": i, ":c": [j for j in range(1, 31) if j != i]} for i in range(1, 31)])
+        found = conn.pull("[*]", 1)
+        assert found[":db/id"] == 1
+        assert len(found[":c"]) == 29
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _: d.connect(5), lambda _: d.connect(b"x"), lambda _: d.connect("a\0b"), lambda c: c.transact([{":n": 1}], 5),
+        lambda c: c.update_schema(rename=5), lambda c: c.update_schema(rename=[":a"]), lambda c: c.update_schema(delete=5),
+        lambda c: c.update_schema(delete=":n"), lambda c: c.db().pull_many("[*]", 5), lambda c: c.db().filter(5),
+        lambda c: c.transact(object()), lambda c: c.load(5), lambda c: c.load({5: 5}), lambda c: c.db().entid(object()),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_errors_of_ours(call: Any) -> None:
+    """A wrong argument of any kind is told, with a way to mend it, and never a raw Python error."""
+    with d.connect(None, SCHEMA) as conn, pytest.raises(d.DatalogError):
+        call(conn)
+
+
+def test_ids_out_of_range_are_nobody() -> None:
+    """An id that no entity can have names none."""
+    with d.connect(None, SCHEMA) as conn:
+        conn.transact([{":n": 1}])
+        assert conn.pull("[*]", 2**200) is None
+        assert list(conn.db().datoms("eavt", 2**80)) == []
+        assert conn.db().entid(-5) is None
