@@ -27,13 +27,3 @@ class Datom(NamedTuple):
     v: Any
     tx: int
     added: bool = True
-
-
-def is_tx(eid: int) -> bool:
-    """True for a transaction's eid."""
-    return FIRST_TX <= eid < FIRST_ATTRIBUTE
-
-
-def is_attribute(eid: int) -> bool:
-    """True for an attribute's eid."""
-    return eid >= FIRST_ATTRIBUTE

@@ -32,7 +32,7 @@ import numpy as np
 
 from store.edn import Keyword, Symbol
 from store.segment import corrupt
-from store.value import Kind, decode_inline, decode_value, encode_value, kind_of
+from store.value import Kind, decode_inline, decode_value, encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -674,12 +674,3 @@ class OverlayCodes:
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))]
         interned = self.encode_many(decode_inline(kind, distinct))
         return interned[np.searchsorted(distinct, codes)]
-
-    def from_interned(self, kind: Kind, codes: Codes) -> tuple[NDArray[np.bool_], Codes]:
-        """(mask of the interned codes whose value is of an inline kind, the inline codes of those)."""
-        from store.value import encode_inline  # noqa: PLC0415 - a rare path
-
-        values = self.decode_many(codes)
-        mask = np.fromiter((kind_of(v) is kind for v in values), dtype=bool, count=len(values))
-        inline = [encode_inline(kind, v) for v, m in zip(values, mask.tolist(), strict=True) if m]
-        return mask, np.array(inline, dtype=np.int64)

@@ -53,10 +53,6 @@ class Effects:
     def __bool__(self) -> bool:
         return bool(self.rows) or any(len(b.add_e) or len(b.drop_e) for b in self.bulk)
 
-    def size(self) -> int:
-        """The number of changed datoms."""
-        return len(self.rows) + sum(len(b.add_e) + len(b.drop_e) for b in self.bulk)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # one after another

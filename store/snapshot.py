@@ -15,11 +15,11 @@ from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
 from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX
 from store.dictionary import OverlayCodes
 from store.edn import Keyword, show_form
-from store.errors import QueryError, TransactionError, UserError
+from store.errors import QueryError, TransactionError
 from store.index import EAVT, aevt, avet
 from store.overlay import changes_of
 from store.schema import DOC, FIRST_USER_AID, IDENT, unknown_attribute
-from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline, kind_of
+from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -542,11 +542,3 @@ def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:
     left = np.searchsorted(keys, wanted)
     counts = np.searchsorted(keys, wanted, "right") - left
     return np.repeat(np.arange(len(wanted)), counts), expand(left, counts)
-
-
-def untyped_kind(value: Any) -> Kind:
-    """The kind of a constant for which no attribute is known."""
-    return kind_of(value)
-
-
-__all__ = ["ColumnCache", "Columns", "Datoms", "Snapshot", "UserError", "match"]

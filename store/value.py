@@ -466,12 +466,6 @@ def order_key(value: Any) -> bytes:
     return encode_value(value)
 
 
-def compare_rank(value: Any) -> int:
-    """The rank byte of a value, with all integers as one rank."""
-    rank = encode_value(value)[0]
-    return 0x11 if rank in (0x10, 0x12) else rank
-
-
 def canonical(value: Any) -> Any:
     """The value as the model's types: lists and tuples as Vector, dicts as Map, sets as Set, numpy scalars as Python's."""
     if isinstance(value, np.generic):
