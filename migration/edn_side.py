@@ -51,6 +51,7 @@ from store.errors import KeyMapError, StorageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from migration.journal import Generation
@@ -129,7 +130,7 @@ class EdnSide:
     def __init__(
         self,
         path: Path,
-        lock: threading.RLock | Any,
+        lock: AbstractContextManager[Any],
         *,
         journal: bool = True,
         debounce_s: float = 0.1,

@@ -22,8 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from migration.buckets import UNSETTLED, Sums, add_digest, bucket_operations, digest_bucket
 from migration.rules import DELETED, DIGEST, ENTITY, KEY, KIND, REST, VERSION, Mapped, Rule
 from store.edn import strict_equal, strict_key
+from store.errors import TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from migration.keymap import KeyMap
     from store.edn import Keyword
 
-__all__ = ["Changes", "KeyState", "NewKeys", "Stored", "fetch", "fetch_one", "key_states", "reserve"]
+__all__ = ["Changes", "KeyState", "NewKeys", "Stored", "fetch", "fetch_one", "key_states", "load_new"]
 
 _FEW: Final = 300  # keys; above this many whole columns are read
 
@@ -199,7 +201,37 @@ def _fill(db: Db, keymap: KeyMap, facts: dict[int, Facts]) -> None:
 # new keys, as columns
 
 
-def reserve(conn: Connection, n: int, note: Mapping[str, Any]) -> int:
+def load_new(conn: Connection, keymap: KeyMap, mapped: Sequence[Mapped], note: Mapping[str, Any]) -> None:
+    """Loads keys that the database does not have: three commits.
+
+    1. Eids are reserved, and `note` is kept with the block, marked as unsettled. 2. The columns are loaded. 3. Their digests
+    join the bucket sums, and the mark goes. Killed after 1 it leaves unused eids, after 2 sums that say of themselves that
+    they do not count.
+
+    Raises:
+        TransactionError: `tx/unique` when another writer has added one of the keys meanwhile; nothing was loaded.
+    """
+    new = NewKeys(keymap)
+    new.prepare(conn.db(), mapped)
+    for m in mapped:
+        new.add(m)
+    first = _reserve(conn, new.count, {**note, UNSETTLED: True})
+    mark = first + new.count
+
+    def settle(db: Db) -> list[Any]:
+        if not any(datom.a == UNSETTLED for datom in db.datoms("eavt", mark)):
+            return []  # a recount saw the rows and counted them
+        return [*bucket_operations(db, new.sums), [":db/retract", mark, UNSETTLED, True]]
+
+    try:
+        conn.load(new.columns(first))
+    except TransactionError:
+        conn.transact([[":db/retract", mark, UNSETTLED, True]])
+        raise
+    conn.transact([[":db.fn/call", settle]])
+
+
+def _reserve(conn: Connection, n: int, note: Mapping[str, Any]) -> int:
     """Reserves `n` eids and returns the first; `note` is kept as the last of them, which marks the block as taken.
 
     One small transaction: the highest eid in use is read inside the write transaction.
@@ -228,6 +260,7 @@ class NewKeys:
         self._shared: dict[tuple[str, Any], int] = {}
         self.count = 0
         self.keys = 0
+        self.sums: Sums = {}
 
     def prepare(self, db: Db, mapped: Sequence[Mapped]) -> None:
         """Finds the shared entities that exist already, for all these keys at once."""
@@ -244,6 +277,7 @@ class NewKeys:
         """Adds a key; `prepare` has seen it."""
         key = self._number()
         self.keys += 1
+        add_digest(self.sums, digest_bucket(self._keymap, mapped.key), mapped.digest, 1)
         self._put(key, {KEY: mapped.key, KIND: mapped.rule.kind, VERSION: 1, DIGEST: mapped.digest})
         if mapped.rest is not None:
             self._put(key, {REST: mapped.rest})
@@ -337,6 +371,7 @@ class Changes:
         self._left: list[tuple[int, int, Rule, tuple[str, Any]]] = []
         self._joining: set[tuple[str, Any]] = set()
         self._tempids = 0
+        self._sums: Sums = {}
         self.operations: list[Any] = []
         self.keys = 0
 
@@ -359,6 +394,7 @@ class Changes:
         if not ops:
             return False
         self._guarded(state, ops)
+        self._recount(key, state, mapped.digest)
         return True
 
     def new(self, key: Keyword, value: Any) -> None:
@@ -374,8 +410,9 @@ class Changes:
         self._entities(ops, eid, None, mapped)
         self.operations += ops
         self.keys += 1
+        add_digest(self._sums, digest_bucket(self._keymap, key), mapped.digest, 1)
 
-    def delete(self, stored: Stored) -> bool:
+    def delete(self, stored: Stored, key: Keyword) -> bool:
         """Adds what makes a key deleted: its entities go, the key stays as a tombstone; False when it is one already."""
         state = stored.state
         if state.deleted:
@@ -384,6 +421,7 @@ class Changes:
         self._diff(ops, state.eid, {DIGEST: state.digest, REST: stored.rest}, {DIGEST: None, REST: None})
         self._leave(ops, stored, self._keymap.rule_named(state.kind))
         self._guarded(state, ops)
+        self._recount(key, state, None)
         return True
 
     def finished(self) -> list[Any]:
@@ -400,7 +438,16 @@ class Changes:
             self.operations += [[":db/retractAttribute", entity, a] for a in sorted(owned) if a in known]
         self.operations += [[":db/retractEntity", entity] for entity in sorted(gone)]
         self._left.clear()
+        self.operations += bucket_operations(self._db, {b: change for b, change in self._sums.items() if change != (0, 0)})
+        self._sums.clear()
         return self.operations
+
+    def _recount(self, key: Keyword, state: KeyState, digest: int | None) -> None:
+        bucket = digest_bucket(self._keymap, key)
+        if state.digest is not None and not state.deleted:
+            add_digest(self._sums, bucket, state.digest, -1)
+        if digest is not None:
+            add_digest(self._sums, bucket, digest, 1)
 
     def _guarded(self, state: KeyState, ops: list[Any]) -> None:
         self.operations.append([":db/cas", state.eid, VERSION, state.version or None, state.version + 1])

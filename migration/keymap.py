@@ -134,6 +134,8 @@ class KeyMap:
             self._data.update(dict.fromkeys(rule.keys or (), rule.data))
             if rule.namespace is not None:
                 self._data[rule.namespace] = rule.data
+        #: attributes by which keys can be searched for on both sides
+        self.searchable = frozenset(a for a in self.mapped_attributes if any(r.getter(a) for r in self.rules))
         self._candidates: dict[str | None, tuple[Rule, ...]] = {}
         #: a digest of the whole mapping: values mapped under another one are mapped anew by an import
         self.digest = blake2b(write_edn(self.form).encode(), digest_size=8).hexdigest()

@@ -24,7 +24,10 @@ ORDER = {
         "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "fixpoint", "engine", "pull", "find",
         "naive", "query", "api", "__init__", "cli",
     ],
-    "migration": ["jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands"],
+    "migration": [
+        "jsonvalue", "report", "source", "files", "journal", "modes", "stages", "telemetry", "rules", "keymap", "edn_side", "buckets", "entities",
+        "importer", "verify", "commands",
+    ],
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
 # in a function, to show a value in an error: the writer is below the reader
