@@ -93,29 +93,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long in all")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        with MemoryStore(Path(folder) / "memory.edn", Path(folder) / "memory.db") as memory:
-            app = Collaboration(memory)
-            app.open_session("s1", "ada")
-            stop, wrong = threading.Event(), list[str]()
-            users = [threading.Thread(target=_live, args=(app, f"u{n}", stop, wrong)) for n in range(4)]
-            for user in users:
-                user.start()
-            each = given.seconds / (2 * len(STAGES))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MemoryStore(Path(folder) / "memory.edn", Path(folder) / "memory.db") as memory,
+    ):
+        app = Collaboration(memory)
+        app.open_session("s1", "ada")
+        stop, wrong = threading.Event(), list[str]()
+        users = [threading.Thread(target=_live, args=(app, f"u{n}", stop, wrong)) for n in range(4)]
+        for user in users:
+            user.start()
+        each = given.seconds / (2 * len(STAGES))
+        print(_stay(memory, each))
+        for stage in STAGES[1:]:
+            move(memory, stage, why="example", limits=NO_LATENCIES)
+            if stage == "dual-write":
+                Backfill(memory).run()
             print(_stay(memory, each))
-            for stage in STAGES[1:]:
-                move(memory, stage, why="example", limits=NO_LATENCIES)
-                if stage == "dual-write":
-                    Backfill(memory).run()
-                print(_stay(memory, each))
-            roll_back(memory, "rampdown", why="example")
-            print("equal:", compare_digests(memory).equal)
-            roll_back(memory, "edn-only", why="example")
-            print(_stay(memory, each))
-            stop.set()
-            for user in users:
-                user.join()
-            print("wrong reads:", wrong or "none")
+        roll_back(memory, "rampdown", why="example")
+        print("equal:", compare_digests(memory).equal)
+        roll_back(memory, "edn-only", why="example")
+        print(_stay(memory, each))
+        stop.set()
+        for user in users:
+            user.join()
+        print("wrong reads:", wrong or "none")
 
 
 if __name__ == "__main__":

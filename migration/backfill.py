@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from migration.cutover import kinds_of
 from migration.telemetry import Event
-from store.edn import Keyword
+from store.edn import Keyword, Map
 from store.errors import DatalogError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from migration.edn_side import Entry
+    from migration.entry import Entry
     from migration.memory import MemoryStore
 
 __all__ = ["Backfill", "Filled"]
@@ -33,6 +33,7 @@ __all__ = ["Backfill", "Filled"]
 _CHUNK: Final = 1_000  # keys written at a time; saves that wait for the database wait for one chunk at most
 _STATE: Final = Keyword("state")
 _COMPLETE: Final = Keyword("complete")
+_PROGRESS: Final = Keyword("progress")
 
 
 @dataclass(slots=True)
@@ -168,6 +169,8 @@ class Backfill:
         keys = self._keys(kind)
         left = [k for k in keys if cursor is None or str(k) > cursor]
         step = f"fill {kind.name}"
+        began = time.perf_counter()
+        points = [(0.0, float(len(keys) - len(left)))]
         done = len(keys) - len(left)
         for start in range(0, len(left), self._chunk):
             self._progress(step, done + start, len(keys))
@@ -176,8 +179,19 @@ class Backfill:
             if memory.record.of(kind).epoch != at.epoch:
                 return "paused"  # the stage was moved meanwhile
             self._take(kind, left[start : start + self._chunk], at.epoch)
+            points.append((round(time.perf_counter() - began, 3), float(done + min(start + self._chunk, len(left)))))
         self._progress(step, len(keys), len(keys))
+        self._keep_progress(kind, points)
         return self._finish(kind, at.epoch)
+
+    def _keep_progress(self, kind: Keyword, points: list[tuple[float, float]]) -> None:
+        """Keeps at most a hundred points of (seconds, keys) with the database, for the report."""
+        thin = points[:: max(1, len(points) // 100)] + points[-1:]
+
+        def changed(notes: dict[Any, Any]) -> None:
+            notes[_PROGRESS] = Map({**dict(notes.get(_PROGRESS, {})), kind: [list(p) for p in thin]})
+
+        self.memory.side.update_notes(changed)
 
     def _keys(self, kind: Keyword) -> list[Keyword]:
         memory = self.memory

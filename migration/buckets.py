@@ -41,7 +41,10 @@ BUCKET_SCHEMA: Final[dict[str, dict[str, Any]]] = {
     },
     SUM: {":db/valueType": ":db.type/long", ":db/index": False, ":db/doc": "Sum of the digests, modulo 2^64."},
     COUNT: {":db/valueType": ":db.type/long", ":db/index": False, ":db/doc": "How many keys."},
-    UNSETTLED: {":db/valueType": ":db.type/boolean", ":db/doc": "On a block of eids whose load is not in the sums yet."},
+    UNSETTLED: {
+        ":db/valueType": ":db.type/boolean",
+        ":db/doc": "On a block of eids whose load is not in the sums yet.",
+    },
 }
 
 #: bucket -> (sum of digests as a signed 64-bit number, number of keys)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from migration.buckets import Sums, add_digest, digest_bucket, scanned_sums
 from migration.database_side import total_of
-from migration.edn_side import Entry, entry_of
 from migration.entities import fetch_one, key_states
+from migration.entry import Entry, entry_of
 from migration.telemetry import Event
 from migration.verify import Finding, Verification, verify, verify_keys
 from store.edn import Keyword, Map
@@ -188,7 +188,9 @@ def check_memory(
         )  # fmt: skip
     if not out.equal:
         memory.telemetry.alert("verification", how=how, counts=dict(out.counts))
-    memory.telemetry.emit(Event("verify", ns=int(out.seconds * 1e9), data={"how": how, "equal": out.equal, "keys": out.keys}))
+    memory.telemetry.emit(
+        Event("verify", ns=int(out.seconds * 1e9), data={"how": how, "equal": out.equal, "keys": out.keys})
+    )
     return out
 
 
@@ -197,12 +199,17 @@ def _sampled(wanted: Mapping[Keyword, Any], n: int, seed: int | None) -> list[Ke
     return random.Random(seed).sample(keys, min(n, len(keys)))  # noqa: S311 - no secret hangs on it
 
 
-def _changed_keys(memory: MemoryStore, db: Db, wanted: Mapping[Keyword, Any], both: Callable[[Keyword], bool]) -> list[Keyword]:
+def _changed_keys(
+    memory: MemoryStore, db: Db, wanted: Mapping[Keyword, Any], both: Callable[[Keyword], bool]
+) -> list[Keyword]:
     """Keys that the database was given since it was last verified, and those in buckets whose digests differ."""
     verified = memory.side.notes().get(Keyword("verified"), {})
     basis = verified.get(Keyword("basis"), 0)
     changed = set(
-        db.q("[:find [?key ...] :in $ ?basis :where [?k :memory/version _ ?tx] [(> ?tx ?basis)] [?k :memory/key ?key]]", basis)
+        db.q(
+            "[:find [?key ...] :in $ ?basis :where [?k :memory/version _ ?tx] [(> ?tx ?basis)] [?k :memory/key ?key]]",
+            basis,
+        )
     )
     digests = compare_digests(memory)
     if not digests.equal:
@@ -270,7 +277,9 @@ def repair(
         out.equal_after = check_memory(memory, "full" if how == "full" else "incremental", progress=progress).equal
     elif not found.findings:
         out.equal_after = found.equal
-    memory.telemetry.emit(Event("repair", data={"source": source, "dry_run": dry_run, "found": len(out.keys), "written": out.written}))
+    memory.telemetry.emit(
+        Event("repair", data={"source": source, "dry_run": dry_run, "found": len(out.keys), "written": out.written})
+    )
     return out
 
 

@@ -15,11 +15,12 @@ was written leaves the new stage.
 from __future__ import annotations
 
 import getpass
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from migration.edn_side import Entry
 from migration.entities import fetch, key_states
+from migration.entry import Entry
 from migration.gates import Gate, Limits, check_gate
 from migration.jsonvalue import encode, to_text
 from migration.modes import STAGES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from migration.modes import Mode
     from migration.stages import StageRecord
 
-__all__ = ["kinds_of", "move", "plan", "prefer", "roll_back"]
+__all__ = ["kinds_of", "move", "plan", "prefer", "remember_latencies", "roll_back"]
 
 _PART: Final = 500  # keys in one entry of the journal
 
@@ -53,7 +54,9 @@ def kinds_of(memory: MemoryStore, names: Iterable[str | Keyword] | None) -> tupl
     for kind in found:
         if kind not in known:
             raise UserError(
-                "memory/kind", f"The mapping has no kind of data {kind}.", expected="one of " + ", ".join(map(str, known))
+                "memory/kind",
+                f"The mapping has no kind of data {kind}.",
+                expected="one of " + ", ".join(map(str, known)),
             )
     return found
 
@@ -94,7 +97,8 @@ def move(
         target: the stage.
         kinds: kinds of data; all by default.
         percent: the share of their keys that moves; the others stay in the stage before.
-        who, why: for the history.
+        who: for the history; the user by default.
+        why: for the history.
         force: move although the gate refuses; recorded. What would lose a save is refused all the same.
         limits: the gate's limits.
         progress: called with (step, done, of).
@@ -112,10 +116,15 @@ def move(
         memory.telemetry.alert("gate-refused", target=target, failed=[c.name for c in gate.failed])
         raise _refusal(gate, target, forced=force)
     progress("move", 0, 0)
-    if any(_comes_back(memory.record.of(k), memory.record.moved([k], target, percent, who="", why="", at=_now()).of(k)) for k in of):
+    if any(
+        _comes_back(memory.record.of(k), memory.record.moved([k], target, percent, who="", why="", at=_now()).of(k))
+        for k in of
+    ):
         with memory.lock:
             memory.open_edn()
-        _bring_back(memory, of, lambda kind: memory.record.moved([kind], target, percent, who="", why="", at=_now()).of(kind))
+        _bring_back(
+            memory, of, lambda kind: memory.record.moved([kind], target, percent, who="", why="", at=_now()).of(kind)
+        )
     _held_still(memory, of, target, percent, _who(who), why, forced=force and not gate.passed, gate=gate)
     return gate
 
@@ -136,7 +145,15 @@ def _refusal(gate: Gate, target: str, *, forced: bool) -> UserError:
 
 
 def _held_still(
-    memory: MemoryStore, kinds: tuple[Keyword, ...], target: str, percent: int, who: str, why: str, *, forced: bool, gate: Gate
+    memory: MemoryStore,
+    kinds: tuple[Keyword, ...],
+    target: str,
+    percent: int,
+    who: str,
+    why: str,
+    *,
+    forced: bool,
+    gate: Gate,
 ) -> None:
     """Steps 2 to 5, with every save held back."""
     with memory.turnstile.closed(), memory.drains(), memory.lock:
@@ -150,6 +167,7 @@ def _held_still(
         fresh = [k for k in kinds if new.of(k).epoch != old.of(k).epoch]
         if fresh and not new.store:
             new = _with_store(memory, new)
+        remember_latencies(memory)
         error = memory.set_record(new)
         if error is not None and fresh:
             memory.telemetry.alert("database-unavailable", error=error.code)
@@ -158,6 +176,26 @@ def _held_still(
         Event("stage", stage=target, data={"kinds": [str(k) for k in kinds], "percent": percent, "who": who, "why": why,
                                            "sequence": new.sequence, "forced": forced})
     )  # fmt: skip
+
+
+def remember_latencies(memory: MemoryStore) -> None:
+    """Keeps the latencies and resources of the stages so far with the database, for the report at the end."""
+    if not memory.side.is_open:
+        return
+    summary = memory.telemetry.summary()
+
+    def changed(notes: dict[Any, Any]) -> None:
+        kept = json.loads(notes.get(Keyword("latencies"), "{}"))
+        kept.update({stage: of for stage, of in summary["latencies"].items() if stage in STAGES})
+        notes[Keyword("latencies")] = json.dumps(kept)
+        used = json.loads(notes.get(Keyword("resources"), "{}"))
+        used.update(summary["resources"])
+        notes[Keyword("resources")] = json.dumps(used)
+
+    try:
+        memory.side.update_notes(changed)
+    except DatalogError as e:
+        memory.telemetry.alert("database-unavailable", error=e.code)
 
 
 def _with_store(memory: MemoryStore, record: StageRecord) -> StageRecord:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from datalog import Connection, Db
     from migration.buckets import Sums
-    from migration.edn_side import Entry
     from migration.entities import Stored
+    from migration.entry import Entry
     from migration.keymap import KeyMap
     from migration.writing import Brought
 
@@ -145,7 +145,11 @@ class DatabaseSide:
 
     def failed(self, e: Exception) -> None:
         """Takes note of an error: after one that makes the environment useless the next use opens it anew."""
-        if isinstance(e, StorageError) and e.code in ("store/poisoned", "store/io", "store/closed") and self._given is None:
+        if (
+            isinstance(e, StorageError)
+            and e.code in ("store/poisoned", "store/io", "store/closed")
+            and self._given is None
+        ):
             self.close()
 
     # -- reading
@@ -213,7 +217,9 @@ class DatabaseSide:
 
     # -- writing
 
-    def bring(self, wanted: Mapping[Keyword, Entry | None], *, applied: int | None = None, distrust: bool = False) -> Brought:
+    def bring(
+        self, wanted: Mapping[Keyword, Entry | None], *, applied: int | None = None, distrust: bool = False
+    ) -> Brought:
         """Brings keys to their entries in one transaction; `applied` goes with it. See `writing.bring`."""
         state, conn = self._state_of(), self.conn
 
@@ -264,7 +270,7 @@ class DatabaseSide:
         """store, record, sequence, applied and notes; those that were never written are absent."""
         held = {datom.a.rpartition("/")[2]: datom.v for datom in self.conn.db().datoms("eavt", self._state_of())}
         if "notes" in held:
-            held["notes"] = {k: v for k, v in read_edn(held["notes"]).items()}
+            held["notes"] = dict(read_edn(held["notes"]).items())
         return held
 
     def set_state(self, **values: Any) -> None:
@@ -273,7 +279,9 @@ class DatabaseSide:
         if "notes" in values:
             values["notes"] = write_edn(Map(values["notes"]))
         try:
-            report = self.conn.transact([[":db/add", state, f":memory.state/{n}", value] for n, value in values.items()])
+            report = self.conn.transact(
+                [[":db/add", state, f":memory.state/{n}", value] for n, value in values.items()]
+            )
         except StorageError as e:
             self.failed(e)
             raise

@@ -35,67 +35,30 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
-
-import orjson
 
 from migration.files import replace_file, storage_error, sync_directory
 from migration.journal import Journal, read_journal
 from migration.jsonvalue import decode, encode, to_text
 from migration.rules import digest_of
 from migration.source import read_memory
-from store.edn import Keyword, show_form, write_edn
-from store.errors import KeyMapError, StorageError, UserError
+from store.edn import write_edn
+from store.errors import StorageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from migration.entry import Entry
     from migration.journal import Generation
+    from store.edn import Keyword
 
-__all__ = ["EdnSide", "Entry", "entry_of"]
+__all__ = ["EdnSide"]
 
 _REST: Final = 20.0  # a rewrite that took one second is followed by at least this many without one
 _SLICE: Final = 2_000  # lines written at a time
-_SCALARS: Final = frozenset({str, int, float, bool, type(None), Keyword})
-
-
-@dataclass(slots=True)
-class Entry:
-    """A key and a value in the form in which both stores keep them.
-
-    Attributes:
-        key: the key.
-        value: the value as reading it back from either store would give it.
-        text: its canonical JSON.
-        digest: 64 bits of key and text.
-    """
-
-    key: Keyword
-    value: Any
-    text: bytes
-    digest: int
-
-
-def entry_of(key: Any, value: Any) -> Entry:
-    """The entry of a key and a value of plain Python or of the EDN model.
-
-    Raises:
-        KeyMapError: `memory/key` when the key is no keyword; `json/unsupported` for a value that EDN has not.
-    """
-    if key.__class__ is not Keyword:
-        raise KeyMapError(
-            "memory/key",
-            f"The key {show_form(key) if key.__class__ is not str else repr(key)} is no keyword.",
-            expected='a Keyword, such as datalog.kw("presence/s1")',
-        )
-    text = to_text(encode(value, canonical=True), canonical=True)
-    if value.__class__ not in _SCALARS:
-        value = decode(orjson.loads(text))  # plain collections become the model's, and nobody else holds on to them
-    return Entry(key, value, text, digest_of(key, text))
 
 
 def _key_json(key: Keyword) -> bytes:
@@ -319,7 +282,9 @@ class EdnSide:
         """The digest of a key that is there; made when it is not known."""
         known = self.digests.get(key)
         if known is None:
-            known = self.digests[key] = digest_of(key, to_text(encode(self.values[key], canonical=True), canonical=True))
+            known = self.digests[key] = digest_of(
+                key, to_text(encode(self.values[key], canonical=True), canonical=True)
+            )
         return known
 
     def line(self, key: Keyword, value: Any) -> str:

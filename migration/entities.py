@@ -438,7 +438,9 @@ class Changes:
             self.operations += [[":db/retractAttribute", entity, a] for a in sorted(owned) if a in known]
         self.operations += [[":db/retractEntity", entity] for entity in sorted(gone)]
         self._left.clear()
-        self.operations += bucket_operations(self._db, {b: change for b, change in self._sums.items() if change != (0, 0)})
+        self.operations += bucket_operations(
+            self._db, {b: change for b, change in self._sums.items() if change != (0, 0)}
+        )
         self._sums.clear()
         return self.operations
 

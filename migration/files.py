@@ -46,7 +46,9 @@ def storage_error(e: OSError, path: Path, what: str) -> StorageError:
             hint="check owner and mode, or open it with read_only=True.",
             file=str(path),
         )
-    return StorageError("memory/io", f"{what} failed: {text}.", hint="check the disk, then open it anew.", file=str(path))
+    return StorageError(
+        "memory/io", f"{what} failed: {text}.", hint="check the disk, then open it anew.", file=str(path)
+    )
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from migration.edn_side import Entry
+from migration.entry import Entry
 from migration.jsonvalue import encode, to_text
 from migration.locks import FairLock
 from store.errors import DatalogError, StorageError
@@ -89,7 +89,9 @@ class Follower:
         values = self.edn.values
         return {k: Entry(k, values[k], b"", self.edn.digest(k)) if k in values else None for k in keys}
 
-    def drain(self, *, most: int | None = None, keys: Iterable[Keyword] | None = None, retry_refused: bool = False) -> int:
+    def drain(
+        self, *, most: int | None = None, keys: Iterable[Keyword] | None = None, retry_refused: bool = False
+    ) -> int:
         """Takes the list to the database and returns how many keys it took; one thread at a time.
 
         Args:
@@ -105,9 +107,14 @@ class Follower:
             if retry_refused:
                 self.refused.clear()
             only = None if keys is None else set(keys)
+            until = (
+                None  # what is saved after the beginning is left for the next time: else a busy key keeps us for ever
+            )
             while most is None or done < most:
                 with self.edn.lock:
-                    batch = self._batch(only)
+                    if until is None:
+                        until = self.edn.sequence
+                    batch = self._batch(only, until)
                     if not batch:
                         return done
                     wanted = self.entries_of(batch)
@@ -115,10 +122,10 @@ class Follower:
                 done += self._take(batch, wanted, applied)
         return done
 
-    def _batch(self, only: set[Keyword] | None) -> dict[Keyword, int]:
+    def _batch(self, only: set[Keyword] | None, until: int) -> dict[Keyword, int]:
         batch: dict[Keyword, int] = {}
         for key, n in self.pending.items():
-            if key not in self.refused and (only is None or key in only):
+            if n <= until and key not in self.refused and (only is None or key in only):
                 batch[key] = n
                 if len(batch) == _BATCH:
                     break

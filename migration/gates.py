@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.checking import compare_digests
-from migration.edn_side import EdnSide, entry_of
+from migration.edn_side import EdnSide
+from migration.entry import entry_of
 from migration.importer import check_coverage
 from migration.locks import FairLock
 from migration.modes import STAGES
@@ -109,7 +110,7 @@ class Gate:
         return not any(c.must for c in self.failed)
 
     def figures(self) -> dict[str, Any]:
-        """name -> what was found."""
+        """Name -> what was found."""
         return {c.name: c.found for c in self.checks}
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,9 +155,7 @@ def check_gate(
     return gate
 
 
-def _add_mapping(
-    memory: MemoryStore, kinds: tuple[Keyword, ...], limits: Limits, add: Callable[[Check], None]
-) -> None:
+def _add_mapping(memory: MemoryStore, kinds: tuple[Keyword, ...], limits: Limits, add: Callable[[Check], None]) -> None:
     with memory.lock:
         values = dict(memory.edn.values) if memory.edn is not None else {}
     data_of = memory.keymap.data_of
@@ -245,17 +244,30 @@ def _add_latencies(
         progress("measure queries", 0, 0)
         for name, (edn, database) in measure_queries(memory, kinds).items():
             limit = max(edn * limits.query_ratio, edn + limits.read_slack_us)
-            add(Check(f"query {name}", database <= limit, f"{database:.0f} us, EDN {edn:.0f} us", f"at most {limit:.0f} us"))
+            add(
+                Check(
+                    f"query {name}",
+                    database <= limit,
+                    f"{database:.0f} us, EDN {edn:.0f} us",
+                    f"at most {limit:.0f} us",
+                )
+            )
     if limits.save_ratio is not None:
         progress("measure saves", 0, 0)
         measured = measure_saves(memory)
         if measured is not None:
             edn, stage = measured
             limit = edn * limits.save_ratio
-            add(Check("durable save p95", stage <= limit, f"{stage:.0f} us, EDN {edn:.0f} us", f"at most {limit:.0f} us"))
+            add(
+                Check(
+                    "durable save p95", stage <= limit, f"{stage:.0f} us, EDN {edn:.0f} us", f"at most {limit:.0f} us"
+                )
+            )
 
 
-def measure_reads(memory: MemoryStore, kinds: tuple[Keyword, ...], n: int = _READS) -> tuple[float | None, float | None]:
+def measure_reads(
+    memory: MemoryStore, kinds: tuple[Keyword, ...], n: int = _READS
+) -> tuple[float | None, float | None]:
     """(p95 of point reads of EDN, of the database) in microseconds, on keys of these kinds, in turns; None without keys."""
     edn, side = memory.edn, memory.side
     if edn is None:
@@ -280,7 +292,7 @@ def measure_reads(memory: MemoryStore, kinds: tuple[Keyword, ...], n: int = _REA
 
 
 def measure_queries(memory: MemoryStore, kinds: tuple[Keyword, ...]) -> dict[str, tuple[float, float]]:
-    """query -> (median of the EDN scan, of the database) in microseconds: by name, and by each attribute the values have."""
+    """Query -> (median of the EDN scan, of the database) in microseconds: by name, and by each attribute the values have."""
     edn = memory.edn
     if edn is None:
         return {}
@@ -358,5 +370,3 @@ def _edn_save_us(memory: MemoryStore) -> float:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return (took.quantile(0.95) or 0) / 1000
-
-

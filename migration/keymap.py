@@ -126,7 +126,8 @@ class KeyMap:
         #: attributes of mapped entities, without the references between owners and entries, which follow
         self.mapped_attributes = frozenset(
             a
-            for a in self.attributes_used() - {link for r in self.rules if r.owner for link in (r.owner.children, r.owner.parent)}
+            for a in self.attributes_used()
+            - {link for r in self.rules if r.owner for link in (r.owner.children, r.owner.parent)}
             if not a.startswith(":memory/")
         )
         self._data: dict[Keyword | str | None, Keyword] = {}

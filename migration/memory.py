@@ -36,12 +36,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import datalog as d
 from migration.database_side import DELETED, UNKNOWN, DatabaseSide
-from migration.edn_side import EdnSide, Entry, entry_of
+from migration.entry import Entry, entry_of
 from migration.files import FileLock
 from migration.follower import Follower
 from migration.keymap import builtin
 from migration.locks import FairLock, Turnstile
-from migration.modes import Mode
 from migration.record_keeper import newest, read_stage_file, write_record
 from migration.search import Search, search_edn
 from migration.stages import BUCKETS, StageRecord, bucket_of
@@ -53,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from datalog import Connection
+    from migration.edn_side import EdnSide
     from migration.keymap import KeyMap
+    from migration.modes import Mode
     from migration.stages import KindStage
 
 __all__ = ["MemoryStore", "Reading", "Saved", "Settings"]
@@ -289,6 +290,10 @@ class MemoryStore:
                 self._file_lock.release()
                 raise
             self._opened = True
+            if self._commands:
+                from migration.control import Serving  # noqa: PLC0415 - written against this class
+
+                self.tasks.append(Serving(self))
             self._keeper = threading.Thread(target=self._keep, name="memory keeper", daemon=True)
             self._keeper.start()
 
@@ -328,6 +333,8 @@ class MemoryStore:
         self.telemetry.stage_begins(self.stage_name())
 
     def _edn_side(self) -> EdnSide:
+        from migration.edn_side import EdnSide  # noqa: PLC0415 - an archived memory has no EDN side
+
         s = self.settings
         return EdnSide(
             self.file, self._lock, journal=s.journal, debounce_s=s.debounce_s, backups=s.backups,
@@ -452,7 +459,9 @@ class MemoryStore:
                 try:
                     busy = bool(task()) or busy
                 except DatalogError as e:
-                    self.telemetry.alert("keeper", task=getattr(task, "__name__", str(task)), error=str(e).splitlines()[0])
+                    self.telemetry.alert(
+                        "keeper", task=getattr(task, "__name__", str(task)), error=str(e).splitlines()[0]
+                    )
             self._wake.wait(_TICK_S if busy or self._has_work() else _REST_S)
             self._wake.clear()
 
@@ -574,7 +583,9 @@ class MemoryStore:
             self.counters.read_errors += 1
             self.telemetry.done("shadow_get", key, stage, "datalog", began, error=e.code)
             return
-        self.telemetry.done("shadow_get", key, stage, "datalog", began, found=other is not DELETED and other is not UNKNOWN)
+        self.telemetry.done(
+            "shadow_get", key, stage, "datalog", began, found=other is not DELETED and other is not UNKNOWN
+        )
         self.counters.compared += 1
         if _agree(value, other):
             return
@@ -591,11 +602,13 @@ class MemoryStore:
 
     def get_all(self) -> dict[Keyword, Any]:
         """Every key with its value, as of one moment."""
-        return self._whole("get_all", self._all)
+        found: dict[Keyword, Any] = self._whole("get_all", self._all)
+        return found
 
     def keys(self) -> list[Keyword]:
         """Every key, as of one moment."""
-        return self._whole("keys", self._keys)
+        found: list[Keyword] = self._whole("keys", self._keys)
+        return found
 
     def search(self, text: str | None = None, *, where: Any = None, kind: Keyword | str | None = None) -> list[Keyword]:
         """The keys that have `text` in their name, and whose entities have all these attributes: sorted.
@@ -609,7 +622,8 @@ class MemoryStore:
             KeyMapError: `memory/search` for an attribute that cannot be searched for.
         """
         wanted = Search.checked(self.keymap, text, where, kind)
-        return self._whole("search", lambda: self._found(wanted))
+        found: list[Keyword] = self._whole("search", lambda: self._found(wanted))
+        return found
 
     def _whole(self, operation: str, answer: Callable[[], tuple[Any, str]]) -> Any:
         began = time.perf_counter_ns()
@@ -631,26 +645,25 @@ class MemoryStore:
     def _readers(self) -> tuple[bool, bool]:
         """(does some key's answer come from EDN, from the database)."""
         modes = [m for r in self._routes.values() for m in _used(r)]
-        return any(m.reads in ("edn", "shadow") for m in modes), any(m.reads in ("datalog-first", "datalog") for m in modes)
+        return any(m.reads in ("edn", "shadow") for m in modes), any(
+            m.reads in ("datalog-first", "datalog") for m in modes
+        )
 
     def _all(self) -> tuple[dict[Keyword, Any], str]:
         return self._gathered(
             lambda: dict(self.edn.values) if self.edn is not None else {},
             lambda db: self.side.read_all(db=db),
-            lambda key: self.edn.values[key] if self.edn is not None else None,
         )
 
     def _keys(self) -> tuple[list[Keyword], str]:
         found, store = self._gathered(
             lambda: dict.fromkeys(self.edn.values) if self.edn is not None else {},
             lambda _: {key: None if there else DELETED for key, there in self.side.known().items()},
-            lambda _: None,
         )
         return list(found), store
 
     def _gathered(
         self, of_edn: Callable[[], dict[Keyword, Any]], of_database: Callable[[Any], dict[Keyword, Any]],
-        of_key: Callable[[Keyword], Any],
     ) -> tuple[dict[Keyword, Any], str]:  # fmt: skip
         """What is there, key by key from the store that its mode reads; as of one moment."""
         from_edn, from_database = self._readers()
@@ -662,7 +675,7 @@ class MemoryStore:
                 answers = of_database(self.side.conn.db())
                 if self.edn is None:
                     return {k: v for k, v in answers.items() if v is not DELETED}, "datalog"
-                return self._merged(of_edn(), answers, of_key), "edn+datalog" if from_edn else "datalog"
+                return self._merged(of_edn(), answers), "edn+datalog" if from_edn else "datalog"
         except DatalogError as e:
             self.side.failed(e)
             modes = [m for r in self._routes.values() for m in _used(r)]
@@ -673,9 +686,7 @@ class MemoryStore:
             with self._lock:
                 return of_edn(), "edn"
 
-    def _merged(
-        self, edn: dict[Keyword, Any], answers: dict[Keyword, Any], of_key: Callable[[Keyword], Any]
-    ) -> dict[Keyword, Any]:
+    def _merged(self, edn: dict[Keyword, Any], answers: dict[Keyword, Any]) -> dict[Keyword, Any]:
         out: dict[Keyword, Any] = {}
         pending = self.follower.pending if self.follower is not None else {}
         routes, data_of = self._routes, self.keymap.data_of
@@ -734,10 +745,7 @@ class MemoryStore:
             return routes[data_of(key)].of(key)[0].reads
 
         out = {k for k in found if reads(k) in ("datalog-first", "datalog") and k not in pending}
-        if from_edn:
-            ours = {k: v for k, v in edn.items() if reads(k) in ("edn", "shadow")}
-        else:
-            ours = {}
+        ours = {k: v for k, v in edn.items() if reads(k) in ("edn", "shadow")} if from_edn else {}
         ours.update({k: edn[k] for k in (pending | unknown) & edn.keys() if reads(k) == "datalog-first"})
         out |= set(search_edn(self.keymap, wanted, ours))
         return sorted(out), "edn+datalog" if from_edn else "datalog"
@@ -919,7 +927,11 @@ class MemoryStore:
     def _cleared(self, only: Keyword | None) -> int:
         edn, follower = self.edn, self.follower
         n = 0
-        with self.turnstile.closed(), follower.draining if follower is not None else contextlib.nullcontext(), self._lock:
+        with (
+            self.turnstile.closed(),
+            follower.draining if follower is not None else contextlib.nullcontext(),
+            self._lock,
+        ):
             edn, follower = self.edn, self.follower
             data_of, routes = self.keymap.data_of, self._routes
 
@@ -989,7 +1001,11 @@ class MemoryStore:
             try:
                 state = self.side.state()
                 same = state.get("store") == self.record.store
-                out["database"] = {"ok": same, "ns": time.perf_counter_ns() - began, "basis_tx": self.side.conn.db().basis_tx}
+                out["database"] = {
+                    "ok": same,
+                    "ns": time.perf_counter_ns() - began,
+                    "basis_tx": self.side.conn.db().basis_tx,
+                }
             except DatalogError as e:
                 out["database"] = {"ok": False, "error": e.code}
         if self.follower is not None:

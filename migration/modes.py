@@ -39,7 +39,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DEFAULTS", "OPERATIONS", "READS", "STAGES", "WRITES", "Access", "Mode", "access", "allowed_reads", "is_move", "mode_of"]
+__all__ = [
+    "DEFAULTS",
+    "OPERATIONS",
+    "READS",
+    "STAGES",
+    "WRITES",
+    "Access",
+    "Mode",
+    "access",
+    "allowed_reads",
+    "is_move",
+    "mode_of",
+]
 
 STAGES: Final = ("edn-only", "dual-write", "shadow", "datalog-first", "rampdown", "datalog-only")
 READS: Final = ("edn", "shadow", "datalog-first", "datalog")

@@ -264,10 +264,11 @@ class Rule:
 
             def of(key: Keyword, value: Any, entry: Any) -> list[Any]:
                 return [self.given_facts(facts, key, value, entry)[attr]]
+
         elif part is not None:
 
-            def of(_: Keyword, value: Any, entry: Any) -> list[Any]:  # noqa: ARG001 - the same form as above
-                found = value.get(part.part, _MISSING) if value.__class__ is Map else _MISSING
+            def of(key: Keyword, value: Any, entry: Any) -> list[Any]:  # noqa: ARG001 - the same form as above
+                found: Any = value.get(part.part, _MISSING) if value.__class__ is Map else _MISSING
                 if found is _MISSING or not part.fits(found):
                     return []
                 return list(found) if part.many else [found]

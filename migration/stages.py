@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.modes import STAGES, Mode, is_move, mode_of
@@ -29,6 +28,7 @@ from store.errors import EdnError, StoreCorrupt, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
 __all__ = ["BUCKETS", "KindStage", "Move", "StageRecord", "bucket_of"]
 
@@ -161,7 +161,8 @@ class StageRecord:
         move = Move(
             self.sequence + 1, at, who, why, tuple(map(str, kinds)), source, target, percent, forced, figures or {}
         )
-        return replace(self, sequence=self.sequence + 1, kinds=new, history=(*self.history, move))
+        archived = self.archived and all(k.stage == STAGES[-1] for k in new.values())
+        return replace(self, sequence=self.sequence + 1, kinds=new, history=(*self.history, move), archived=archived)
 
     def adjusted(
         self, kinds: Iterable[Keyword], *, reads: str | None, writes: str | None, who: str, why: str, at: datetime
@@ -196,6 +197,12 @@ class StageRecord:
         move = Move(self.sequence + 1, at, who, why, tuple(map(str, kinds)), "epoch", "epoch", BUCKETS)
         return replace(self, sequence=self.sequence + 1, kinds=new, history=(*self.history, move))
 
+    def put_away(self, *, who: str, why: str, at: datetime) -> StageRecord:
+        """The record after the EDN side was archived."""
+        kinds = tuple(map(str, self.kinds))
+        move = Move(self.sequence + 1, at, who, why, kinds, STAGES[-1], "archived", BUCKETS)
+        return replace(self, sequence=self.sequence + 1, archived=True, history=(*self.history, move))
+
     # -- text
 
     def text(self) -> str:
@@ -220,8 +227,7 @@ class StageRecord:
         try:
             form = read_edn(text, source=source)
             get = {k.name: v for k, v in form.items()}
-            if get["format"] != 1:
-                raise ValueError(get["format"])
+            _check_format(get["format"])
             kinds = {kind: _kind_of(f) for kind, f in get["kinds"].items()}
             history = tuple(_move_of(f) for f in get["history"])
             return cls(get["sequence"], get["store"], kinds, history, get["archived"])
@@ -235,6 +241,11 @@ class StageRecord:
 
 
 _FRESH: Final = KindStage()
+
+
+def _check_format(n: Any) -> None:
+    if n != 1:
+        raise ValueError(f"format {n}")
 
 
 def _moved(kind: Keyword, old: KindStage, target: str, percent: int) -> KindStage:

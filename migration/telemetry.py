@@ -63,7 +63,8 @@ class Event:
 
 class Histogram:
     """Counts of durations in buckets six per cent wide. Adding is a few hundred nanoseconds, and may lose a count between
-    threads; it never raises."""
+    threads; it never raises.
+    """
 
     __slots__ = ("count", "counts", "total_ns")
 
@@ -257,7 +258,9 @@ def to_json_lines(path: str | os.PathLike[str]) -> Callable[[Event], None]:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def sink(event: Event) -> None:
-        line = orjson.dumps({"at_us": time.time_ns() // 1000, **asdict(event)}, default=str, option=orjson.OPT_NON_STR_KEYS)
+        line = orjson.dumps(
+            {"at_us": time.time_ns() // 1000, **asdict(event)}, default=str, option=orjson.OPT_NON_STR_KEYS
+        )
         os.write(fd, line + b"\n")
 
     return sink
@@ -271,7 +274,7 @@ def _extra(module: str, extra: str) -> Any:
     except ImportError as e:
         raise UserError(
             "telemetry/package",
-            f"This sink needs the package {module.split('.')[0]}, which is not installed.",
+            f"This sink needs the package {module.split('.', maxsplit=1)[0]}, which is not installed.",
             hint=f"pip install 'datalog-lmdb[{extra}]'",
         ) from e
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from datalog import Connection, Db
-    from migration.edn_side import Entry
     from migration.entities import Stored
+    from migration.entry import Entry
     from migration.keymap import KeyMap
     from store.edn import Keyword
 
