@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from migration.rules import DELETED, DIGEST, KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from datalog import Connection, Db
     from migration.keymap import KeyMap
@@ -104,14 +104,14 @@ def bucket_operations(db: Db, changes: Mapping[str, tuple[int, int]]) -> list[An
     return operations
 
 
-def scanned_sums(db: Db, keymap: KeyMap) -> Sums:
-    """The sums made anew from every key's digest: what the kept ones should be."""
+def scanned_sums(db: Db, keymap: KeyMap, among: Callable[[Keyword], bool] = lambda _: True) -> Sums:
+    """The sums made anew from every key's digest, or from those `among` which it is: what the kept ones should be."""
     sums: Sums = {}
     if db.snapshot.schema.find(DIGEST) is None:
         return sums
     deleted = set(db.q(f"[:find [?e ...] :where [?e {DELETED} true]]")) if db.snapshot.schema.find(DELETED) else set()
     for eid, key, digest in db.q(f"[:find ?e ?k ?d :where [?e {KEY} ?k] [?e {DIGEST} ?d]]"):
-        if eid not in deleted:
+        if eid not in deleted and among(key):
             add_digest(sums, digest_bucket(keymap, key), digest, 1)
     return sums
 

@@ -127,7 +127,7 @@ def compare_digests(memory: MemoryStore, *, recount: bool = False) -> DigestChec
     with memory.still():
         db = memory.side.conn.db()
         ours = _edn_sums(memory)
-        theirs = scanned_sums(db, memory.keymap) if recount else _database_sums(memory, db)
+        theirs = scanned_sums(db, memory.keymap, _held_by_both(memory)) if recount else _database_sums(memory, db)
     differ = {
         b: (ours.get(b, (0, 0))[1], theirs.get(b, (0, 0))[1])
         for b in ours.keys() | theirs.keys()

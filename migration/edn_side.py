@@ -137,7 +137,8 @@ class EdnSide:
             memory = read_memory(self.path)
             self.values.update(memory.pairs())
             self._base = memory.digest
-        elif generations and not any("base" in g.header and g.header["base"] is None for g in generations):
+        elif generations and not (generations[0].number == 1 and generations[0].header.get("base") is None):
+            # only the first generation of a memory that had no file yet holds all of it
             raise StorageError(
                 "memory/file-lost",
                 "The memory file is gone, but its journal is there.",

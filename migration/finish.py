@@ -98,7 +98,7 @@ def learning_index(memory: MemoryStore) -> dict[str, Any]:
     An index that is equal need not be kept: it is the query `[?l :learning/user ?u] [?l :learning/id ?id]`.
     """
     db = memory.side.conn.db()
-    held = memory.side.read(Keyword("learning/index"))
+    held: Any = memory.side.read(Keyword("learning/index"))
     entities: dict[Any, set[Any]] = {}
     for user, one in db.q("[:find ?u ?id :where [?l :learning/user ?u] [?l :learning/id ?id]]"):
         entities.setdefault(user, set()).add(one)

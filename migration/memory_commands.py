@@ -1,4 +1,4 @@
-"""The commands of a memory on its way: `datalog memory status`, `plan`, `backfill`, `repair`, `stage`, `rollback`, `archive`, `report`.
+"""The commands of a memory on its way: `datalog memory status`, `plan`, `backfill`, `stage`, `rollback` and their like.
 
 Each opens the memory, or sends itself to the process that has it open, prints what came back, and exits with 0, or with 1
 when something was found: a refused plan, an unfinished backfill, a difference. They decide nothing: operations.py does.
