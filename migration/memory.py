@@ -323,12 +323,14 @@ class MemoryStore:
         if self.edn is not None:
             self.follower = Follower(self.edn, lambda: self.side, self.telemetry)
             self.edn.prelude = self._prelude
-        if found.sequence and (found != record or (_uses_database(found, self.keymap) and found != of_database)):
+        self._mend(found)
+        if self.record is not found or not found.sequence:
+            pass  # written already, or nothing to write
+        elif found != record or (_uses_database(found, self.keymap) and found != of_database):
             write_record(self.file, found, self.edn, self._side_in_use())
-        elif self.edn is not None and found.sequence and found != of_journal:
+        elif self.edn is not None and found != of_journal:
             self.edn.note(["stage", found.text()])
             self.edn.stage_text = found.text()
-        self._mend(found)
         self._reroute()
         self.telemetry.stage_begins(self.stage_name())
 
@@ -567,7 +569,10 @@ class MemoryStore:
             return _MISSING, "datalog", "", ""
         if value is UNKNOWN:
             if mode.reads == "datalog-first" and edn is not None:
-                return edn.values.get(key, _MISSING), "edn", "unknown", ""
+                value = edn.values.get(key, _MISSING)
+                if value is not _MISSING:  # saved while the database was asked, or really not known to it
+                    why = "pending" if follower is not None and key in follower.pending else "unknown"
+                    return value, "edn", why, ""
             return _MISSING, "datalog", "", ""
         return value, "datalog", "", ""
 
