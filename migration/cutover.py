@@ -156,7 +156,7 @@ def _held_still(
     gate: Gate,
 ) -> None:
     """Steps 2 to 5, with every save held back."""
-    with memory.turnstile.closed(), memory.drains(), memory.lock:
+    with memory.held():
         old = memory.record
         new = old.moved(kinds, target, percent, who=who, why=why, at=_now(), forced=forced, figures=gate.figures())
         if any(_comes_back(old.of(k), new.of(k)) for k in kinds):
@@ -303,7 +303,7 @@ def prefer(
     """
     memory.init()
     of = kinds_of(memory, kinds)
-    with memory.turnstile.closed(), memory.drains(), memory.lock:
+    with memory.held():
         old = memory.record
         new = old.adjusted(of, reads=reads, writes=writes, who=_who(who), why=why, at=_now())
         fresh = [k for k in of if new.of(k).epoch != old.of(k).epoch]

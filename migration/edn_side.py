@@ -33,13 +33,13 @@ or the duration of a rewrite, whichever is longer. That is what the file's owner
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.files import replace_file, storage_error, sync_directory
 from migration.journal import Journal, read_journal
+from migration.locks import FairLock
 from migration.jsonvalue import decode, encode, to_text
 from migration.rules import digest_of
 from migration.source import read_memory
@@ -124,7 +124,8 @@ class EdnSide:
         self._own = False  # whether this class wrote it
         self._dirty_since: float | None = None
         self._rewritten_at = float("-inf")
-        self._rewriting = threading.Lock()
+        #: held while the file is rewritten; whoever wants it and `lock` takes this one first
+        self.rewriting = FairLock()
         self._journal: Journal | None = None
         self._old: list[Journal] = []
         self._load(read_only=read_only)
@@ -319,7 +320,7 @@ class EdnSide:
         Raises:
             StorageError: the file is as it was; what was saved is in the journal.
         """
-        with self._rewriting:
+        with self.rewriting:
             with self.lock:
                 if self._dirty_since is None:
                     return False

@@ -19,7 +19,7 @@ Who decides: in stages whose reads name the database first, a save is refused wh
 on the way at most, the first ones after it began to fail are already acknowledged; they are durable, on the pending list,
 and answered from it. From then on every save waits for the database. `lag=0` makes every save wait.
 
-Locks, always taken in this order: `turnstile`, `follower.draining`, `self._lock`, the database's own.
+Locks, always taken in this order: `turnstile`, `edn.rewriting`, `follower.draining`, `self._lock`, the database's own.
 """
 
 from __future__ import annotations
@@ -1033,6 +1033,17 @@ class MemoryStore:
     def drains(self) -> Iterator[None]:
         """Nobody else takes keys to the database meanwhile."""
         with self.follower.draining if self.follower is not None else contextlib.nullcontext():
+            yield
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody saves, drains or rewrites meanwhile: for moves."""
+        with (
+            self.turnstile.closed(),
+            self.edn.rewriting if self.edn is not None else contextlib.nullcontext(),
+            self.drains(),
+            self._lock,
+        ):
             yield
 
     @property

@@ -140,7 +140,7 @@ def run_staged(
     name: str, arguments: list[str], keymap_of: Callable[[Path | None], KeyMap], bar: Callable[..., Any]
 ) -> int:
     """Runs one of `STAGED`; returns the exit code."""
-    given = _parser(name).parse_args(arguments)
+    given = _parser(name).parse_intermixed_args(arguments)
     keymap = keymap_of(given.keymap)
     if name == "status" and given.watch:
         return _watch(given, keymap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from datalog import kw
@@ -56,6 +57,7 @@ class Images:
         self.taken = []
         self._folder, self._images, self._most = folder, images, most
         self._patch = monkeypatch
+        self._lock = threading.RLock()  # no other thread changes the folder while it is copied
         self._busy = False
 
     @contextlib.contextmanager
@@ -69,13 +71,18 @@ class Images:
 
     def _wrapped(self, real):
         def call(*args, **kwargs):
-            self.take()
-            return real(*args, **kwargs)
+            with self._lock:
+                self.take()
+                return real(*args, **kwargs)
 
         return call
 
     def take(self):
         """One image, if there is still room."""
+        with self._lock:
+            self._take()
+
+    def _take(self):
         if self._busy or len(self.taken) >= self._most:
             return
         self._busy = True
