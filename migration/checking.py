@@ -244,7 +244,7 @@ class Repair:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
-            "dry_run": self.dry_run, "source": self.source, "found": len(self.keys), "written": self.written,
+            "dry_run": self.dry_run, "source": self.source, "differences": len(self.keys), "written": self.written,
             "equal_after": self.equal_after, "keys": self.keys,
         }  # fmt: skip
 

@@ -130,7 +130,10 @@ def completion(memory: MemoryStore) -> dict[str, Any]:
         "pending": status["pending"],
         "latencies": json.loads(notes.get(Keyword("latencies"), "{}")),
         "resources": json.loads(notes.get(Keyword("resources"), "{}")),
-        "progress": [[n.name, list(v)] for n, v in dict(notes.get(Keyword("progress"), {})).items()],
+        "progress": [
+            [n.name, [list(point) for point in points]]
+            for n, points in dict(notes.get(Keyword("progress"), {})).items()
+        ],
         "history": [m.as_dict() for m in memory.record.history],
     }
 

@@ -437,6 +437,13 @@ class MemoryStore:
                 if not trusted:
                     distrusted[kind] = "no answer of the database" if notes is None else "it has not been filled yet"
                     upper, lower = (replace(m, reads="edn") if m.writes == "both" else m for m in (upper, lower))
+                elif not complete and notes is not None and "datalog" in (upper.reads, lower.reads):
+                    # what it does not know must not count as absent where EDN may not step in
+                    distrusted[kind] = "it has not been filled yet"
+                    upper, lower = (
+                        replace(m, reads="datalog-first") if m.writes == "both" and m.reads == "datalog" else m
+                        for m in (upper, lower)
+                    )
             routes[kind] = _Route(at.stage, at.below, at.percent, upper, lower, complete)
         self.distrusted = distrusted
         self._routes = routes
@@ -1088,6 +1095,10 @@ class MemoryStore:
         edn.close()
         self.edn = self.follower = None
         self._file_lock.take(shared=True)
+
+    def mode_now(self, kind: Keyword) -> Mode:
+        """The mode of a kind as it is carried out: reads go to EDN while the database has not been filled."""
+        return self._routes[kind].upper
 
     def reroute(self) -> None:
         """Looks again at what the database says of itself."""

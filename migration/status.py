@@ -53,7 +53,7 @@ def status_of(memory: MemoryStore) -> dict[str, Any]:
             "below": at.below,
             "reads": upper.reads,
             "writes": upper.writes,
-            "reads_now": "edn" if kind in memory.distrusted else upper.reads,
+            "reads_now": memory.mode_now(kind).reads,
             "edn_keys": edn_counts[kind.name],
             "database_keys": counts.get(kind.name, 0),
             "database": state_of if uses and upper.uses_database else "unused",

@@ -209,7 +209,7 @@ class Telemetry:
             with self._lock:
                 self._sinks = tuple(s for s in self._sinks if s is not sink)
                 self._alerts = tuple(s for s in self._alerts if s is not sink)
-                self.errors["telemetry/sink"] = self.errors.get("telemetry/sink", 0) + 1
+                self.errors["sink dropped"] = self.errors.get("sink dropped", 0) + 1
             self.emit(Event("sink-dropped", error=f"{type(e).__name__}: {e}"))
 
     def stage_begins(self, stage: str) -> None:

@@ -65,7 +65,16 @@ class Images:
         """Meanwhile images are taken; each with what was acknowledged by then (`acknowledged`)."""
         self.acknowledged = None
         with self._patch.context() as patch:
-            for module, name in ((os, "write"), (os, "fsync"), (os, "fdatasync"), (os, "ftruncate"), (os, "rename"), (os, "replace"), (os, "unlink"), (os, "link")):
+            for module, name in (
+                (os, "write"),
+                (os, "fsync"),
+                (os, "fdatasync"),
+                (os, "ftruncate"),
+                (os, "rename"),
+                (os, "replace"),
+                (os, "unlink"),
+                (os, "link"),
+            ):
                 patch.setattr(module, name, self._wrapped(getattr(module, name)))
             yield self
 

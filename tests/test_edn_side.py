@@ -341,7 +341,9 @@ def test_a_small_disk_that_is_really_full(tmp_path):
     """On a disk of one megabyte: refused when full, nothing lost, goes on when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True
+    ).returncode:
         pytest.skip("cannot mount here")
     try:
         side = side_of(disk)

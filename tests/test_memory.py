@@ -71,9 +71,19 @@ def test_every_operation_in_every_stage(staged, operation):
     memory, key = staged, kw("plain")
     sessions = keys_of("collab-session/s1", "presence/s1")
     if operation == "get_value":
-        assert [memory.get_value(k, "none") for k in keys_of("plain", "nothing", "no", "absent")] == [1, None, False, "none"]
+        assert [memory.get_value(k, "none") for k in keys_of("plain", "nothing", "no", "absent")] == [
+            1,
+            None,
+            False,
+            "none",
+        ]
     elif operation == "get_instrumented":
-        for name, found, value in (("plain", True, 1), ("nothing", True, None), ("no", True, False), ("absent", False, None)):
+        for name, found, value in (
+            ("plain", True, 1),
+            ("nothing", True, None),
+            ("no", True, False),
+            ("absent", False, None),
+        ):
             reading = memory.get_instrumented(kw(name))
             assert (reading.found, reading.value, reading.stage) == (found, value, stage)
             if found:
@@ -219,7 +229,9 @@ with MemoryStore(sys.argv[1], sys.argv[2], settings=Settings(sync=False)) as mem
 
 
 def _run_process(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_updates_of_processes_lose_nothing(tmp_path):
@@ -667,7 +679,9 @@ def test_kinds_move_apart(tmp_path):
         assert not any(memory.keymap.data_of(k) is kw("session") for k in memory.keys())
         roll_back(memory)
         assert memory.stage_name() == "edn-only"
-        assert memory.get_all() == {k: v for k, v in everything.items() if memory.keymap.data_of(k) is not kw("session")}
+        assert memory.get_all() == {
+            k: v for k, v in everything.items() if memory.keymap.data_of(k) is not kw("session")
+        }
 
 
 @pytest.mark.parametrize("top", ["dual-write", "datalog-first", "datalog-only"])
@@ -784,7 +798,8 @@ def test_the_example_memory_is_searched_alike(tmp_path, stage):
         assert compared > 60
         two = memory.search(where={":learning/level": kw("wisdom"), ":learning/tags": "joins"})
         assert two == sorted(
-            set(memory.search(where={":learning/level": kw("wisdom")})) & set(memory.search(where={":learning/tags": "joins"}))
+            set(memory.search(where={":learning/level": kw("wisdom")}))
+            & set(memory.search(where={":learning/tags": "joins"}))
         )
 
 
