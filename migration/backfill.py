@@ -93,7 +93,7 @@ class Backfill:
     ) -> None:  # fmt: skip
         if chunk < 1 or not 0 < share <= 1 or (keys_per_s is not None and keys_per_s <= 0):
             raise UserError("memory/backfill", "chunk and keys_per_s must be above 0, share above 0 and at most 1.")
-        memory.init()
+        memory.open()
         self.memory = memory
         self.order = kinds_of(memory, kinds)
         self.filled = Filled()

@@ -117,7 +117,7 @@ def compare_digests(memory: MemoryStore, *, recount: bool = False) -> DigestChec
     Raises:
         StorageError: a side failed.
     """
-    memory.init()
+    memory.open()
     _prepare = time.perf_counter()
     if memory.edn is not None:
         for key in list(memory.edn.values):  # without the lock: the first time this takes seconds
@@ -165,7 +165,7 @@ def check_memory(
     """
     if how not in ("full", "incremental", "sample"):
         raise UserError("memory/verify", f"There is no verification {how!r}.", expected="full, incremental or sample")
-    memory.init()
+    memory.open()
     both = _held_by_both(memory)
     with memory.still():
         values = dict(memory.edn.values) if memory.edn is not None else {}

@@ -79,7 +79,7 @@ def plan(
     Raises:
         UserError: `stage/move`, `stage/percent`: there is no such move.
     """
-    memory.init()
+    memory.open()
     of = kinds_of(memory, kinds)
     new = memory.record.moved(of, target, percent, who="", why="", at=datetime.now(UTC))
     return check_gate(memory, of, new, limits or Limits(), progress)
@@ -301,7 +301,7 @@ def prefer(
     Raises:
         UserError: `stage/preference`.
     """
-    memory.init()
+    memory.open()
     of = kinds_of(memory, kinds)
     with memory.held():
         old = memory.record
@@ -325,7 +325,7 @@ def roll_back(
     """
     if target not in STAGES:
         raise UserError("stage/unknown", f"There is no stage {target}.", expected="one of " + ", ".join(STAGES))
-    memory.init()
+    memory.open()
     moved = []
     for kind in kinds_of(memory, kinds):
         at = memory.record.of(kind)

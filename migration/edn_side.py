@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from migration.files import replace_file, storage_error, sync_directory
 from migration.journal import Journal, read_journal
-from migration.locks import FairLock
 from migration.jsonvalue import decode, encode, to_text
+from migration.locks import FairLock
 from migration.rules import digest_of
 from migration.source import read_memory
 from store.edn import write_edn

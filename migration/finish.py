@@ -45,7 +45,7 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
     Raises:
         UserError: `memory/archive` when a kind still uses the EDN side. StorageError: a file could not be moved.
     """
-    memory.init()
+    memory.open()
     still = [k.name for k in memory.keymap.data_kinds if any(m.uses_edn for m in memory.record.of(k).used_modes)]
     if still:
         raise UserError(
@@ -72,17 +72,18 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
         with memory.turnstile.closed(), memory.lock:
             if not memory.record.archived:
                 memory.set_record(memory.record.put_away(who=who, why=why or "archive", at=datetime.now(UTC)))
-        manifest = {
+        files = {p.name: _described(p) for p in sorted(folder.iterdir()) if p.name != _MANIFEST}
+        manifest: dict[str, Any] = {
             "memory": str(memory.file),
             "database": str(memory.side.path),
             "at": datetime.now(UTC).isoformat(),
             "keys": keys,
-            "files": {p.name: _described(p) for p in sorted(folder.iterdir()) if p.name != _MANIFEST},
+            "files": files,
         }
         replace_file(folder / _MANIFEST, [json.dumps(manifest, indent=2).encode()], mode=0o600)
     except OSError as e:
         raise storage_error(e, folder, "Archiving") from e
-    memory.telemetry.emit(Event("archive", data={"files": len(manifest["files"]), "keys": keys}))
+    memory.telemetry.emit(Event("archive", data={"files": len(files), "keys": keys}))
     return manifest
 
 
@@ -112,7 +113,7 @@ def learning_index(memory: MemoryStore) -> dict[str, Any]:
 
 def completion(memory: MemoryStore) -> dict[str, Any]:
     """What was migrated, what proves it, and what it cost, as plain data."""
-    memory.init()
+    memory.open()
     remember_latencies(memory)
     notes = memory.side.notes()
     status = memory.migration_status()

@@ -231,7 +231,7 @@ class MemoryStore:
         Raises:
             StoreLocked: another process has it. StorageError, StoreCorrupt, EdnError, KeyMapError: a side cannot be used.
         """
-        self._open()
+        self.open()
         return self.migration_status()
 
     def __enter__(self) -> Self:
@@ -265,7 +265,12 @@ class MemoryStore:
             self._file_lock.release()
             self._opened = False
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Opens the memory if it is not; every operation does so first.
+
+        Raises:
+            StoreLocked: another process has it. StorageError, StoreCorrupt, EdnError, KeyMapError: a side cannot be used.
+        """
         if self._opened:
             if self._pid == os.getpid():
                 return
@@ -517,7 +522,7 @@ class MemoryStore:
     def _read(self, operation: str, key: Keyword) -> Reading:
         began = time.perf_counter_ns()
         if not self._opened or self._pid != os.getpid():
-            self._open()
+            self.open()
             began = time.perf_counter_ns()
         if key.__class__ is not Keyword:
             entry_of(key, None)  # raises
@@ -639,7 +644,7 @@ class MemoryStore:
 
     def _whole(self, operation: str, answer: Callable[[], tuple[Any, str]]) -> Any:
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         store = ""
         try:
             while True:
@@ -774,14 +779,14 @@ class MemoryStore:
             KeyMapError: the key is no keyword, or the value has no place in EDN. StorageError: it was not saved.
         """
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         entry = entry_of(key, value)
         return self._saved("save_value", key, began, lambda _: entry)
 
     def delete_value(self, key: Keyword) -> Saved:
         """Deletes a key; it stays deleted whatever the other store still holds. `changed` is False when it was not there."""
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         if key.__class__ is not Keyword:
             entry_of(key, None)  # raises
         return self._saved("delete_value", key, began, lambda _: None)
@@ -793,7 +798,7 @@ class MemoryStore:
         goes on to the caller, and nothing is saved.
         """
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         if key.__class__ is not Keyword:
             entry_of(key, None)  # raises
 
@@ -917,7 +922,7 @@ class MemoryStore:
     def clear_memory(self, kind: Keyword | str | None = None) -> int:
         """Deletes every key, or every key of a kind of data, all at once; returns how many there were."""
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         only = None if kind is None else Keyword(str(kind))
         if only is not None and only not in self.keymap.data_kinds:
             raise self._no_kind(only)
@@ -978,7 +983,7 @@ class MemoryStore:
             StorageError: one of them failed; what was saved stays durable in the journal.
         """
         began = time.perf_counter_ns()
-        self._open()
+        self.open()
         error = ""
         try:
             if self.follower is not None:
@@ -1002,7 +1007,7 @@ class MemoryStore:
         """Whether each side that the stage needs works: {"ok": bool, "edn": {...}, "database": {...}}."""
         out: dict[str, Any] = {"ok": True, "stage": "", "edn": {}, "database": {}}
         try:
-            self._open()
+            self.open()
         except DatalogError as e:
             return {**out, "ok": False, "error": e.code, "message": str(e)}
         out["stage"] = self.stage_name()
@@ -1031,7 +1036,7 @@ class MemoryStore:
         """Where every kind stands, counted in the stores at this moment; see status.py."""
         from migration.status import status_of  # noqa: PLC0415 - status.py is written against this class
 
-        self._open()
+        self.open()
         return status_of(self)
 
     # -- for those who move stages

@@ -53,7 +53,7 @@ def _next_stage(memory: MemoryStore) -> str:
 
 
 def _plan(memory: MemoryStore, given: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    memory.init()
+    memory.open()
     target = given.get("to") or _next_stage(memory)
     gate = plan(
         memory,
