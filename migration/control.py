@@ -51,6 +51,7 @@ class Serving:
         self._memory = memory
         self._folder = _folder(memory.file)
         self._next = 0.0
+        self._threads: list[threading.Thread] = []
         with contextlib.suppress(OSError):  # a directory that cannot be written takes no commands
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if (
@@ -58,6 +59,12 @@ class Serving:
             ):  # then no other process serves this folder: what is there is of one that was killed
                 for left in self._folder.iterdir():
                     left.unlink()
+
+    def close(self) -> None:
+        """Waits for what is being carried out; nothing more is taken up."""
+        self._next = float("inf")
+        for thread in self._threads:
+            thread.join()
 
     def __call__(self) -> bool:
         """Looks for requests now and then; True when some are being carried out."""
@@ -75,7 +82,9 @@ class Serving:
                 request.rename(taken)  # of several processes one gets it
             except OSError:
                 continue
-            threading.Thread(target=self._serve, args=(taken,), name=request.name, daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(taken,), name=request.name, daemon=True)
+            self._threads = [*(t for t in self._threads if t.is_alive()), thread]
+            thread.start()
         return bool(requests)
 
     def _serve(self, request: Path) -> None:
@@ -98,7 +107,7 @@ class Serving:
             answer = {
                 "error": {"family": family, "code": e.code, "message": e.message, "text": str(e), "data": dict(e.data)}
             }
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except Exception as e:  # noqa: BLE001 - whatever it was, who asked has to be told
             text = f"The request cannot be carried out: {type(e).__name__}: {e}."
             answer = {"error": {"family": "user", "code": "memory/command", "message": text, "text": text, "data": {}}}
         with contextlib.suppress(OSError):

@@ -116,16 +116,18 @@ def move(
         memory.telemetry.alert("gate-refused", target=target, failed=[c.name for c in gate.failed])
         raise _refusal(gate, target, forced=force)
     progress("move", 0, 0)
-    if any(
-        _comes_back(memory.record.of(k), memory.record.moved([k], target, percent, who="", why="", at=_now()).of(k))
-        for k in of
-    ):
-        with memory.lock:
-            memory.open_edn()
-        _bring_back(
-            memory, of, lambda kind: memory.record.moved([kind], target, percent, who="", why="", at=_now()).of(kind)
-        )
-    _held_still(memory, of, target, percent, _who(who), why, forced=force and not gate.passed, gate=gate)
+
+    def new_of(kind: Keyword) -> KindStage:
+        return memory.record.moved([kind], target, percent, who="", why="", at=_now()).of(kind)
+
+    try:
+        if any(_comes_back(memory.record.of(k), new_of(k)) for k in of):
+            with memory.lock:
+                memory.open_edn()
+            _bring_back(memory, of, new_of)
+        _held_still(memory, of, target, percent, _who(who), why, forced=force and not gate.passed, gate=gate)
+    finally:
+        memory.leave_edn()  # a move that failed must not keep other processes out
     return gate
 
 
@@ -326,10 +328,7 @@ def roll_back(
     if target not in STAGES:
         raise UserError("stage/unknown", f"There is no stage {target}.", expected="one of " + ", ".join(STAGES))
     memory.open()
-    moved = []
-    for kind in kinds_of(memory, kinds):
-        at = memory.record.of(kind)
-        if STAGES.index(at.stage) > STAGES.index(target):
-            move(memory, target, kinds=[kind], who=who, why=why or "roll-back")
-            moved.append(kind.name)
-    return moved
+    above = [k for k in kinds_of(memory, kinds) if STAGES.index(memory.record.of(k).stage) > STAGES.index(target)]
+    if above:
+        move(memory, target, kinds=above, who=who, why=why or "roll-back")
+    return [k.name for k in above]

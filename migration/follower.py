@@ -11,6 +11,7 @@ aside as `refused`, stays on the list, and does not hold up the others.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -158,7 +159,8 @@ class Follower:
                 if self.pending.get(key) == n:
                     del self.pending[key]
             self.edn.applied = applied
-            self.edn.note(["applied", applied], sync=False)
+            with contextlib.suppress(StorageError):  # it saves work after a crash, no more
+                self.edn.note(["applied", applied], sync=False)
         if self.failing is not None:
             self._telemetry.alert("second-store-recovered", pending=len(self.pending))
         self.failing = None

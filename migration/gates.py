@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from migration.memory import MemoryStore
-    from migration.stages import StageRecord
+    from migration.stages import KindStage, StageRecord
 
 __all__ = ["Check", "Gate", "Limits", "check_gate", "measure_queries", "measure_reads", "measure_saves"]
 
@@ -131,7 +131,7 @@ def check_gate(
     target = new.of(kinds[0]).stage
     gate = Gate(target)
     step = STAGES.index(target)
-    if all(step < STAGES.index(memory.record.of(k).stage) or new.of(k) == memory.record.of(k) for k in kinds):
+    if not any(_rises(memory.record.of(k), new.of(k)) for k in kinds):
         return gate
     add = gate.checks.append
     if target == "dual-write":
@@ -153,6 +153,12 @@ def check_gate(
         add(Check("reads that only EDN could answer", missed == 0, missed, "0"))
     _add_latencies(memory, kinds, limits, add, progress)
     return gate
+
+
+def _rises(old: KindStage, new: KindStage) -> bool:
+    """True when some key comes to a higher stage."""
+    before, after = STAGES.index(old.stage), STAGES.index(new.stage)
+    return after > before or (after == before and new.percent > old.percent)
 
 
 def _add_mapping(memory: MemoryStore, kinds: tuple[Keyword, ...], limits: Limits, add: Callable[[Check], None]) -> None:

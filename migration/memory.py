@@ -209,6 +209,7 @@ class MemoryStore:
         self.tasks: list[Callable[[], Any]] = []  # called by the keeper now and then
         self.distrusted: dict[Keyword, str] = {}
         self._commands = commands
+        self._serving: Any = None
         self._routes: dict[Keyword, _Route] = {}
         self._lock = FairLock()
         self._database_lock = FairLock()  # the database's own lock is not fair
@@ -246,9 +247,11 @@ class MemoryStore:
         Raises:
             StorageError: the file could not be written; everything that was saved is in the journal.
         """
-        self._closed = True
         if self._pid != os.getpid():
             return
+        if self._serving is not None:
+            self._serving.close()
+        self._closed = True
         self._stop.set()
         self._wake.set()
         if self._keeper is not None and self._keeper is not threading.current_thread():
@@ -298,7 +301,8 @@ class MemoryStore:
             if self._commands:
                 from migration.control import Serving  # noqa: PLC0415 - written against this class
 
-                self.tasks.append(Serving(self))
+                self._serving = Serving(self)
+                self.tasks.append(self._serving)
             self._keeper = threading.Thread(target=self._keep, name="memory keeper", daemon=True)
             self._keeper.start()
 

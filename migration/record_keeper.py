@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from migration.files import replace_file, storage_error
 from migration.stages import StageRecord
-from store.errors import DatalogError
+from store.errors import DatalogError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,10 +53,10 @@ def newest(records: Iterable[StageRecord | None]) -> StageRecord | None:
 def write_record(
     memory_file: Path, record: StageRecord, edn: EdnSide | None, side: DatabaseSide | None
 ) -> DatalogError | None:
-    """Writes a record to all its places; returns the database's error, if it has failed.
+    """Writes a record to all its places; returns the error of journal or database, if one of them has failed.
 
     Raises:
-        StorageError: the file or the journal failed. If the file was not written, nothing was.
+        StorageError: the file was not written, and so nothing was.
     """
     text = record.text()
     path = stage_file(memory_file)
@@ -64,13 +64,16 @@ def write_record(
         replace_file(path, [text.encode()])
     except OSError as e:
         raise storage_error(e, path, "Writing the stage record") from e
+    failed: DatalogError | None = None
     if edn is not None:
-        edn.note(["stage", text])
+        try:  # from here on the record counts: that a copy of it could not be written must not say otherwise
+            edn.note(["stage", text])
+        except StorageError as e:
+            failed = e
         edn.stage_text = text
-    if side is None:
-        return None
-    try:
-        side.set_state(record=text, sequence=record.sequence, store=record.store)
-    except DatalogError as e:
-        return e
-    return None
+    if side is not None:
+        try:
+            side.set_state(record=text, sequence=record.sequence, store=record.store)
+        except DatalogError as e:
+            failed = e
+    return failed

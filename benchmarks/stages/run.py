@@ -1,6 +1,6 @@
 """A memory of 100,000 keys through every stage: latencies against the EDN side, backfill under load, digests.
 
-    python benchmarks/memory.py memory.edn [--seconds 5]
+    python benchmarks/stages/run.py memory.edn [--seconds 5]
 
 Origin: the limits that the stages' gates have. The memory file is one that an application has, or a generated one. For each
 stage one thread works in a closed loop, 80 reads to 20 saves on keys of the file, after a warm-up; what is printed are the
