@@ -80,24 +80,35 @@ def _held_by_both(memory: MemoryStore) -> Callable[[Keyword], bool]:
     return lambda key: whole[k] if (k := data_of(key)) in whole else record.of(k).mode_of(key).writes == "both"
 
 
+def _parts(memory: MemoryStore) -> tuple[set[str], list[Keyword]]:
+    """(names of the kinds that both sides hold whole, kinds of which both hold a share)."""
+    record, kinds = memory.record, memory.keymap.data_kinds
+    parts = [k for k in kinds if len({m.writes for m in record.of(k).used_modes}) > 1]
+    whole = {k.name for k in kinds if k not in parts and record.of(k).used_modes[0].writes == "both"}
+    return whole, parts
+
+
 def _edn_sums(memory: MemoryStore) -> Sums:
+    """The kept sums of kinds that are held whole; those of a share of the keys are added up."""
     edn, keymap = memory.edn, memory.keymap
-    sums: Sums = {}
     if edn is None:
-        return sums
-    both = _held_by_both(memory)
-    for key in edn.values:
-        if both(key):
-            add_digest(sums, digest_bucket(keymap, key), edn.digest(key), 1)
+        return {}
+    whole, parts = _parts(memory)
+    kept = edn.keep_sums(lambda key: digest_bucket(keymap, key))
+    sums: Sums = {b: v for b, v in kept.items() if b.rpartition("/")[0] in whole and v != (0, 0)}
+    if parts:
+        both = _held_by_both(memory)
+        for key in edn.values:
+            if keymap.data_of(key) in parts and both(key):
+                add_digest(sums, digest_bucket(keymap, key), edn.digest(key), 1)
     return sums
 
 
 def _database_sums(memory: MemoryStore, db: Db) -> Sums:
     """The kept sums of kinds that are held whole; those of a share of the keys are added up."""
-    record, keymap = memory.record, memory.keymap
+    keymap = memory.keymap
     kept = memory.side.sums(db)
-    parts = [k for k in keymap.data_kinds if len({m.writes for m in record.of(k).used_modes}) > 1]
-    whole = {k.name for k in keymap.data_kinds if k not in parts and record.of(k).used_modes[0].writes == "both"}
+    whole, parts = _parts(memory)
     sums: Sums = {b: v for b, v in kept.items() if b.rpartition("/")[0] in whole}
     if parts:
         both = _held_by_both(memory)

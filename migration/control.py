@@ -17,7 +17,7 @@ import json
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from migration.memory import MemoryStore
+    from migration.memory_core import MemoryCore
 
 __all__ = ["Serving", "send"]
 
@@ -47,7 +48,7 @@ def _write(path: Path, data: Any) -> None:
 class Serving:
     """Carries out what other processes ask for; one of the keeper's tasks."""
 
-    def __init__(self, memory: MemoryStore) -> None:
+    def __init__(self, memory: MemoryCore) -> None:
         self._memory = memory
         self._folder = _folder(memory.file)
         self._next = 0.0
@@ -101,7 +102,8 @@ class Serving:
         progress("taken up", 0, 0)
         try:
             asked = json.loads(request.read_bytes())
-            answer: dict[str, Any] = {"ok": carry_out(self._memory, asked["command"], asked["arguments"], progress)}
+            memory = cast("MemoryStore", self._memory)
+            answer: dict[str, Any] = {"ok": carry_out(memory, asked["command"], asked["arguments"], progress)}
         except DatalogError as e:
             family = "storage" if isinstance(e, StorageError) else "user" if isinstance(e, UserError) else "internal"
             answer = {

@@ -37,6 +37,7 @@ import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from migration.buckets import add_digest
 from migration.files import replace_file, storage_error, sync_directory
 from migration.journal import Journal, read_journal
 from migration.jsonvalue import decode, encode, to_text
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from migration.buckets import Sums
     from migration.entry import Entry
     from migration.journal import Generation
     from store.edn import Keyword
@@ -106,6 +108,8 @@ class EdnSide:
         self.journaling = journal
         self.values: dict[Keyword, Any] = {}
         self.digests: dict[Keyword, int] = {}
+        self.sums: Sums | None = None
+        self._bucket: Callable[[Keyword], str] = str
         self.sequence = 0
         self.replayed: dict[Keyword, int] = {}
         self.carried: dict[Keyword, int] = {}
@@ -264,6 +268,10 @@ class EdnSide:
             self._journal.append(entry, sync=sync)
 
     def _set(self, key: Keyword, value: Any, digest: int | None) -> None:
+        if self.sums is not None and digest is not None:
+            if key in self.values:
+                add_digest(self.sums, self._bucket(key), self.digest(key), -1)
+            add_digest(self.sums, self._bucket(key), digest, 1)
         self.values[key] = value
         self._lines.pop(key, None)
         if digest is None:
@@ -272,9 +280,21 @@ class EdnSide:
             self.digests[key] = digest
 
     def _unset(self, key: Keyword) -> None:
+        if self.sums is not None and key in self.values:
+            add_digest(self.sums, self._bucket(key), self.digest(key), -1)
         self.values.pop(key, None)
         self._lines.pop(key, None)
         self.digests.pop(key, None)
+
+    def keep_sums(self, bucket: Callable[[Keyword], str]) -> Sums:
+        """The sums of the keys' digests by bucket, kept with each save from the first call on; the lock is held."""
+        if self.sums is None:
+            self._bucket = bucket
+            sums: Sums = {}
+            for key in self.values:
+                add_digest(sums, bucket(key), self.digest(key), 1)
+            self.sums = sums
+        return self.sums
 
     def _touch(self) -> None:
         if self._dirty_since is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.entities import Changes, fetch, key_states, load_new
+from migration.rules import KEY
 from store.errors import TransactionError
 
 if TYPE_CHECKING:
@@ -148,7 +149,12 @@ def bring_many(
     New keys go in bulk, and must not be written by anybody else meanwhile: a backfill has the memory to itself.
     """
     out = Brought()
-    states = key_states(conn.db(), list(wanted))
+    db = conn.db()
+    there = list(db.q(f"[:find [?k ...] :in $ [?k ...] :where [?e {KEY} ?k]]", list(wanted)))
+    # one by one: whole columns, read for every chunk of a backfill, would make it quadratic
+    states = {
+        k: s for start in range(0, len(there), _PART) for k, s in key_states(db, there[start : start + _PART]).items()
+    }
     new = [entry for key, entry in wanted.items() if entry is not None and key not in states]
     if len(new) >= _BULK:
         mapped = [keymap.encoded(e.key, e.value) for e in new]

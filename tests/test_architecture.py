@@ -26,8 +26,8 @@ ORDER = {
     ],
     "migration": [
         "jsonvalue", "plots", "report", "source", "files", "locks", "journal", "modes", "stages", "telemetry", "rules", "entry", "keymap",
-        "edn_side", "buckets", "entities", "writing", "importer", "verify", "database_side", "follower", "search", "record_keeper", "status",
-        "control", "memory", "checking", "gates", "cutover", "backfill", "finish", "operations", "memory_commands", "commands",
+        "buckets", "edn_side", "entities", "writing", "importer", "verify", "database_side", "follower", "search", "record_keeper", "status",
+        "control", "memory_model", "memory_core", "memory_reads", "memory_saves", "memory", "checking", "gates", "cutover", "backfill", "finish", "operations", "memory_commands", "commands",
     ],
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
