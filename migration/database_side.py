@@ -88,6 +88,7 @@ class DatabaseSide:
         self._cache_lock = threading.Lock()
         self._state_eid = 0
         self._known: tuple[int, dict[Keyword, bool]] = (0, {})
+        self._texts: tuple[Mapping[Keyword, bool], list[tuple[str, Keyword]]] = ({}, [])
 
     @property
     def is_open(self) -> bool:
@@ -203,6 +204,15 @@ class DatabaseSide:
             self._known = (db.basis_tx, known)
         return known
 
+    def texts(self) -> list[tuple[str, Keyword]]:
+        """(text, key) of the keys that are there; not to be changed."""
+        known = self.known()
+        of, texts = self._texts
+        if of is not known:
+            texts = [(str(key), key) for key, there in known.items() if there]
+            self._texts = (known, texts)
+        return texts
+
     def sums(self, db: Db | None = None) -> Sums:
         """The bucket sums, kept by transaction."""
         return bucket_sums(db if db is not None else self.conn.db())
@@ -231,7 +241,7 @@ class DatabaseSide:
         except StorageError as e:
             self.failed(e)
             raise
-        self._carried(brought.basis, wanted)
+        self._carried(brought.basis, wanted, refresh=True)
         return brought
 
     def bring_many(self, wanted: Mapping[Keyword, Entry | None]) -> Brought:
@@ -251,14 +261,17 @@ class DatabaseSide:
             raise
         self._carried(basis, (key,))
 
-    def _carried(self, basis: tuple[int, int], keys: Iterable[Keyword]) -> None:
-        """Carries the cache from before a transaction of ours to after it."""
+    def _carried(self, basis: tuple[int, int], keys: Iterable[Keyword], *, refresh: bool = False) -> None:
+        """Carries the cache from before a transaction of ours to after it; `refresh` reads again what was in it."""
         before, after = basis
+        was_cached: list[Keyword] = []
         with self._cache_lock:
             if self._cache_basis == before:
-                for key in keys:
-                    self._cache.pop(key, None)
+                was_cached = [key for key in keys if self._cache.pop(key, self) is not self]
                 self._cache_basis = after
+        if refresh:
+            for key in was_cached:  # what was asked for is asked for again: here it costs no reader anything
+                self.read(key)
 
     # -- state
 

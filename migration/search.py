@@ -59,6 +59,10 @@ class Search:
 
     def ask(self, side: DatabaseSide) -> Iterable[Keyword]:
         """The keys that the database finds."""
+        if not self.where and self.text is not None:
+            text, kind = self.text, self.kind
+            found = [key for name, key in side.texts() if text in name]
+            return found if kind is None else [k for k in found if self.keymap.data_of(k) is kind]
         if not self.where:
             return [k for k, there in side.known().items() if there and self.takes(k)]
         db = side.conn.db()
