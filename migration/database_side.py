@@ -17,6 +17,7 @@ always what the database would.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ from migration.entities import fetch, fetch_one
 from migration.importer import declare
 from migration.writing import bring, bring_many, change
 from store.edn import Keyword, Map, read_edn, write_edn
-from store.errors import StorageError
+from store.errors import DatalogError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -270,8 +271,9 @@ class DatabaseSide:
                 was_cached = [key for key in keys if self._cache.pop(key, self) is not self]
                 self._cache_basis = after
         if refresh:
-            for key in was_cached:  # what was asked for is asked for again: here it costs no reader anything
-                self.read(key)
+            with contextlib.suppress(DatalogError):  # the transaction is made; a reader will be told
+                for key in was_cached:  # what was asked for is asked for again: here it costs no reader anything
+                    self.read(key)
 
     # -- state
 
