@@ -48,6 +48,7 @@ from datalog.lower import Atom, Lowering, bound_from, takes_range, unbound_error
 from datalog.plan import (
     AggregateTree,
     AntiJoin,
+    Best,
     Bound,
     CallTree,
     Const,
@@ -72,10 +73,11 @@ from datalog.plan import (
     term_text,
 )
 from datalog.record import replace
-from datalog.rules import RuleSet, expand_or, rename_scopes, use_branch
+from datalog.renaming import expand_or, rename_scopes, use_branch
+from datalog.rules import RuleSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from datalog.ast import Binding, Query
     from datalog.lower import SourceInfo
@@ -799,11 +801,13 @@ class Planner:
         assert self.rules is not None
         terms = tuple(self.lowering.term(t) for t in call.arguments)
         must = self.needed_positions(call.name)
+        best = self.rules.best(call.name)
         bound = set(state.node.variables)
         few = state.rows <= max(64.0, self.rule_rows(atom) * _SEED_SHARE)
         pattern = "".join(
             "b"
-            if isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound and (few or i in must))
+            if (best is None or best.position != i)
+            and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound and (few or i in must)))
             else "f"
             for i, t in enumerate(terms)
         )
@@ -860,8 +864,24 @@ class Program:
         name, _, _ = self.first
         label = f"({' '.join([name, *map(term_text, terms)])})"
         return Fixpoint(
-            variables, rows, self.key, tuple(self.widths.items()), tuple(plans), self.symbol(self.first), terms, label
+            variables,
+            rows,
+            self.key,
+            tuple(self.widths.items()),
+            tuple(plans),
+            self.symbol(self.first),
+            terms,
+            label,
+            tuple(self.best()),
+            self.component in self.rules.additive,
         )
+
+    def best(self) -> Iterator[Best]:
+        """The predicates asked for that keep the best row of each group."""
+        for asked in self.asked:
+            found = self.rules.best(asked[0])
+            if found is not None:
+                yield Best(self.symbol(asked), found.position, found.name == "max")
 
     @staticmethod
     def symbol(asked: tuple[str, str, str]) -> str:
@@ -937,9 +957,12 @@ class Program:
         planner = self.planner
         terms = tuple(planner.lowering.term(t) for t in call.arguments)
         must = planner.needed_positions(call.name)
+        best = self.rules.best(call.name)
         pattern = "".join(
             "b"
-            if (everything or i in must) and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
+            if (everything or i in must)
+            and (best is None or best.position != i)
+            and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
             else "f"
             for i, t in enumerate(terms)
         )
