@@ -97,7 +97,10 @@ class _Body:
                 if variable.name in self.costs and (self.own is None or self.own.position != position):
                     shown = self.branch.head[position]
                     what = "is no aggregate" if self.own is None else "is one of the arguments that make the groups"
-                    self.fail(shown.at, f"{shown.name} comes from the {self.way} of a recursive call, but in the head it {what}")
+                    self.fail(
+                        shown.at,
+                        f"{shown.name} comes from the {self.way} of a recursive call, but in the head it {what}",
+                    )
 
     def body(self, body: tuple[Clause, ...]) -> None:
         """Find the costs of one alternative, and check each clause that uses one."""
@@ -171,7 +174,11 @@ class _Body:
                 h or self.is_not_negative(a) for h, a in zip(held, argument.arguments, strict=True)
             )
         elif argument.name in ("/", "quot"):
-            sound = bool(rest) and held[0] and all(isinstance(a, Constant) and is_number(a.value) and a.value > 0 for a in rest)
+            sound = (
+                bool(rest)
+                and held[0]
+                and all(isinstance(a, Constant) and is_number(a.value) and a.value > 0 for a in rest)
+            )
         else:
             sound = False
         if not sound:
@@ -194,7 +201,9 @@ class _Body:
         call = clause.call
         left, right = _PASSING[self.way]
         held = [self.growing(a) for a in call.arguments]
-        if len(held) == 2 and ((call.name in left and held == [True, False]) or (call.name in right and held == [False, True])):
+        if len(held) == 2 and (
+            (call.name in left and held == [True, False]) or (call.name in right and held == [False, True])
+        ):
             return
         better = "smaller" if self.way == "min" else "greater"
         self.clause_fails(clause.at, f"tests it with {self.written(clause.at)}, which a {better} one may fail")

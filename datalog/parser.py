@@ -687,7 +687,7 @@ class _QueryParser:
             if name not in ("min", "max"):
                 self.fail_at(
                     (node.start, node.end),
-                    f"{name} cannot stand in the head of a rule: a rule may lead back to itself, where only min and max are sound.",
+                    f"{name} cannot stand in the head of a rule, which may call itself: only min and max are sound there.",
                     expected="(min ?x) or (max ?x)",
                     hint=f"aggregate over the rule in :find, as in [:find ?x ({name} ?y) :in $ % :where (rule ?x ?y)]",
                     code="query/rule-aggregate",
