@@ -204,6 +204,19 @@ class Or(Record):
 Clause: TypeAlias = "Pattern | Predicate | Function | RuleCall | Not | Or"
 
 
+class Best(Record):
+    """`(min ?d)` or `(max ?d)` in a rule's head: of all rows that agree on the other arguments the one with the best ?d."""
+
+    name: str  # "min" or "max"
+    position: int  # of ?d in the head
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Best) and (other.name, other.position) == (self.name, self.position)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.position))
+
+
 class Branch(Record):
     """One body of a rule, with the names of its own head."""
 
@@ -211,6 +224,7 @@ class Branch(Record):
     head: tuple[Variable, ...]  # the required ones first
     clauses: tuple[Clause, ...]
     at: At = NOWHERE
+    best: Best | None = None  # of a head such as (path ?a ?b (min ?d))
 
 
 class Rules(Record):

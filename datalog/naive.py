@@ -159,6 +159,7 @@ class _Evaluator:
         self.budget = budget
         self.sources: dict[str, _Facts] = {}
         self.rules: dict[str, list[tuple[list[str], int, list[Any]]]] = {}
+        self.best: dict[str, tuple[int, str]] = {}  # rule -> place of its (min ?x) or (max ?x), and which of the two
         self.named: dict[str, Any] = {}
         self.tables: dict[Any, dict[Any, Row]] = {}
         self.calls: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
@@ -212,6 +213,10 @@ class _Evaluator:
             if arguments and isinstance(arguments[0], Vector):
                 required, arguments = list(arguments[0]), arguments[1:]
             names = [str(a) for a in (*required, *arguments)]
+            for i, argument in enumerate((*required, *arguments)):
+                if isinstance(argument, List):
+                    self.best[str(name)] = (i, _head(argument))
+                    names[i] = str(argument[1])
             self.rules.setdefault(str(name), []).append((names, len(required), body))
 
     def entity_variables(self, clauses: Iterable[Any], source: str) -> dict[str, str]:
@@ -546,6 +551,9 @@ class _Evaluator:
         known = tuple(
             env.get(str(a), _UNKNOWN) if _is_variable(a) else _UNKNOWN if _is_blank(a) else a for a in arguments
         )
+        if name in self.best:  # the best row of a group is known only when all of them are
+            place = self.best[name][0]
+            known = (*known[:place], _UNKNOWN, *known[place + 1 :])
         key = (name, source, tuple(None if k is _UNKNOWN else (strict_key(k),) for k in known))
         if key not in self.tables:
             self.tables[key] = {}
@@ -560,15 +568,28 @@ class _Evaluator:
         return found
 
     def grow(self) -> bool:
-        """Compute every table once more; whether one has grown or a new call has turned up."""
+        """Compute every table once more; whether one has grown or got a better row, or a new call has turned up."""
         before = len(self.tables), sum(map(len, self.tables.values()))
+        better = False
         for key, (name, source, known) in list(self.calls.items()):
             for names, _, body in self.rules[name]:
                 env = {n: k for n, k in zip(names, known, strict=True) if k is not _UNKNOWN}
                 for found in self.solve(body, [env], source):
                     row = tuple(found[n] for n in names)
-                    self.tables[key][strict_key(Vector(row))] = row
-        return before != (len(self.tables), sum(map(len, self.tables.values())))
+                    better = self.keep(name, self.tables[key], row) or better
+        return better or before != (len(self.tables), sum(map(len, self.tables.values())))
+
+    def keep(self, name: str, table: dict[Any, Row], row: Row) -> bool:
+        """Put a row into a table; whether it took the place of a worse one."""
+        if name not in self.best:
+            table[strict_key(Vector(row))] = row
+            return False
+        place, which = self.best[name]
+        group = strict_key(Vector(row[:place] + row[place + 1 :]))
+        old = table.get(group)
+        if old is None or _is_better(which, row[place], old[place]):
+            table[group] = row
+        return old is not None and table[group] is row
 
     def closed(self, clauses: Sequence[Any], envs: list[Env], source: str) -> list[Env]:
         """The environments in which clauses hold once no table grows any more."""
@@ -708,6 +729,13 @@ class _Evaluator:
 
 
 _UNKNOWN = object()
+
+
+def _is_better(which: str, new: Any, old: Any) -> bool:
+    """Whether a new value is below (for max: above) an old one; numbers of one size by the total order."""
+    if which == "max":
+        new, old = old, new
+    return less(new, old) or (not less(old, new) and order_key(new) < order_key(old))
 
 
 def _attribute(value: Any) -> Any:

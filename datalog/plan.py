@@ -243,10 +243,18 @@ class RulePlan(Record):
     driver: str | None
 
 
+class Best(Record):
+    """A predicate that keeps one row for each group: the one whose column `position` is least, or `greatest`."""
+
+    predicate: str
+    position: int
+    greatest: bool
+
+
 class Fixpoint(Record):
     """The least relations closed under `rules`; `predicates` gives the width of each, `result` is the one wanted.
 
-    `terms` binds the result's columns by position, as in `Derived`.
+    `terms` binds the result's columns by position, as in `Derived`; `best` names the predicates that aggregate.
     """
 
     variables: tuple[str, ...]
@@ -257,6 +265,8 @@ class Fixpoint(Record):
     result: str
     terms: tuple[Term, ...]
     label: str
+    best: tuple[Best, ...] = ()
+    additive: bool = False  # the best rows are sums: one that keeps getting better has no end
 
 
 Node: TypeAlias = (
@@ -380,7 +390,8 @@ def describe(node: Node) -> str:
         which = "new rows of" if node.delta else "rows of"
         return f"{which} ({' '.join([node.predicate, *map(term_text, node.terms)])})"
     if isinstance(node, Fixpoint):
-        return f"fixpoint {node.label}"
+        kept = "".join(f", {'greatest' if b.greatest else 'least'} {b.position} of {b.predicate}" for b in node.best)
+        return f"fixpoint {node.label}{kept}"
     return "union" if isinstance(node, Union) else "one row"
 
 
