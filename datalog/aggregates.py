@@ -90,7 +90,8 @@ def _average(values: list[Any]) -> float:
 
 
 def _median(values: list[Any]) -> Any:
-    ordered = sorted(values, key=_in_order)
+    kinds = set(map(type, values))
+    ordered = sorted(values) if kinds in ({int}, {float}) else sorted(values, key=_in_order)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else _average(ordered[middle - 1 : middle + 1])
 

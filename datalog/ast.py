@@ -289,6 +289,15 @@ class Query(Record):
     offset: int | Variable | None = None
     timeout_ms: int | None = None
 
+    def variable_at(self, name: str) -> At:
+        """Where a variable stands in :find, :with or :order-by."""
+        used = [*self.with_, *(k.variable for k in self.order if k.variable)]
+        for element in self.find:
+            used += (
+                argument_variables(element.expression) if isinstance(element, FindExpression) else [element.variable]
+            )
+        return next((v.at for v in used if v.name == name), NOWHERE)
+
 
 # walks ---------------------------------------------------------------------------------------------------------------
 

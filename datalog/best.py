@@ -17,7 +17,7 @@ import numpy as np
 
 from datalog import kernels
 from datalog.builtins import compare
-from datalog.predicate import KeySet, Predicate
+from datalog.predicate import NANOSECONDS_TO_SORT, KeySet, Predicate
 from datalog.relation import EMPTY, Column
 from store.value import Kind, order_key
 
@@ -104,6 +104,7 @@ class BestPredicate(Predicate):
     def _settle(self, codes: list[Array], budget: Budget) -> None:
         if not codes[0].size:
             return
+        budget.reserve(codes[0].size, self.width + 6, NANOSECONDS_TO_SORT)
         others = self._others(codes)
         keys, at = self._groups.find(others, self._others([c[: self.length] for c in self.columns]))
         ranks, now, by_rank = self._ranked(codes[self._position], at)
@@ -123,6 +124,7 @@ class BestPredicate(Predicate):
         if new.size:
             made = [c[first[new]] for c in codes]
             made[self._position] = by_rank(best[new])
+            budget.hold(int(new.size) * 8 * (2 * self.width + 3))
             places = np.arange(self.length, self.length + new.size, dtype=np.intp)
             self._append(made)
             self._groups.put(ordered[starts[new]], places)

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.int64]
 
 
+_NANOSECONDS_TO_SORT = 80  # a row
+
+
 class SourceView:
     """One source of a run: a snapshot, and whether its codes are another space than the run's; or rows of a collection."""
 
@@ -323,13 +326,22 @@ def evaluate(run: Run, node: Node) -> Relation:
             relation = _LEAVES[kind](run, node)
             _count(run, node, relation)
     for step in reversed(spine):
+        size = _bytes(relation)
         if type(step) is Shared:
             (run.round_memo if step.volatile else run.memo)[step.key] = relation
+            run.budget.hold(0 if step.volatile else size)
         else:
             run.budget.check()
+            run.budget.hold(size)
             relation = _STEPS[type(step)](run, step, relation)
+            run.budget.hold(-size)
         _count(run, step, relation)
     return relation
+
+
+def _bytes(relation: Relation) -> int:
+    """What the columns of a relation take; shared ones are counted as if they were not."""
+    return relation.length * 8 * len(relation.columns)
 
 
 def _count(run: Run, node: Node, relation: Relation) -> None:
@@ -451,6 +463,7 @@ def _anti_join(run: Run, node: AntiJoin, left: Relation) -> Relation:
 def _filter(run: Run, node: Filter, child: Relation) -> Relation:
     if not child.length:
         return empty(node.variables)
+    run.budget.reserve(child.length, len(node.variables) + 3, 10)
     return child.keep(calls.truth(run, node.call, child)).only(node.variables)
 
 
@@ -516,6 +529,7 @@ def _project(run: Run, node: Project, child: Relation) -> Relation:
     if not node.distinct:
         return child
     run.budget.charge(child.length, len(node.variables))
+    run.budget.reserve(child.length, len(node.variables) + 3, _NANOSECONDS_TO_SORT)
     return child.distinct()
 
 

@@ -292,7 +292,7 @@ class _QueryParser:
         """Sources, rules and find variables that are used must be declared or bound somewhere."""
         clauses = iter_clauses(query.where)
         bound = {v.name for i in query.inputs if isinstance(i, InputBinding) for v in binding_variables(i.binding)}
-        bound.update(v.name for c in query.where for v in clause_variables(c))
+        bound.update(v.name for c in query.where if not isinstance(c, Not) for v in clause_variables(c))
         for clause in clauses:
             if isinstance(clause, Pattern) or (isinstance(clause, RuleCall) and clause.source != "$"):
                 self.check_source(clause.source, clause.at)

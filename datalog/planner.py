@@ -156,6 +156,14 @@ class Planner:
         atoms = [*self.inputs(), *self.lowering.atoms(clauses, query.text)]
         self.check_callables(atoms)
         state = self.body(atoms, State(), frozenset(needed) - self.params)
+        for name in needed:
+            if name not in self.params and name not in state.node.variables:
+                raise query_error(
+                    "query/unbound-variable",
+                    f"No clause and no input binds {name}.",
+                    query.text,
+                    query.variable_at(name),
+                )
         root = Project(tuple(v for v in needed if v not in self.params), state.rows, state.node, distinct=True)
         return Plan(
             query=query,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.intp]
 
 _LONGEST_KEY = 2**63
+NANOSECONDS_TO_SORT = 150  # and to find among the known ones, a row
 
 
 class KeySet:
@@ -213,9 +214,11 @@ class Predicate:
         if not self.width:
             self.length = 1
             return
+        budget.reserve(codes[0].size, self.width + 4, NANOSECONDS_TO_SORT)
         rows = self._keys.add(codes, [c[: self.length] for c in self.columns])
         if rows.size:
             budget.charge(int(rows.size), self.width)
+            budget.hold(int(rows.size) * 8 * (2 * self.width + 3))  # buffers with room to grow, keys, an index
             self._append([c[rows] for c in codes])
 
     def _aligned(self, columns: list[Column], codes: Codes) -> list[Array]:
