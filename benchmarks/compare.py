@@ -84,7 +84,9 @@ def one_query(name: str, workers: list[Worker], arguments: argparse.Namespace, f
             faults.append(f"{name}: {w.peer}: {cold.get('error') or checked.get('error')}")
     answers = {(f["rows"], f["checksum"]) for f in figures.values() if "rows" in f}
     if len(answers) > 1:
-        faults.append(f"{name}: different answers: " + ", ".join(f"{p} {f.get('rows')} rows" for p, f in figures.items()))
+        faults.append(
+            f"{name}: different answers: " + ", ".join(f"{p} {f.get('rows')} rows" for p, f in figures.items())
+        )
     for i in range(arguments.warmup + arguments.repeats):
         for w in workers:
             figure = figures[w.peer]
@@ -121,7 +123,9 @@ def summary(result: dict[str, Any], peers: list[str]) -> None:
     ratios = [f["ratio"] for f in result["queries"].values() if f["ratio"] is not None]
     if ratios:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"  ours to the fastest SQL peer: geometric mean {mean:.2f}, median {statistics.median(ratios):.2f}, worst {max(ratios):.2f}")
+        print(
+            f"  ours to the fastest SQL peer: geometric mean {mean:.2f}, median {statistics.median(ratios):.2f}, worst {max(ratios):.2f}"
+        )
     for peer in peers:
         if peer not in ("ours", *SQL):
             speed = [
@@ -146,12 +150,14 @@ def main() -> int:
     parser.add_argument("--columnar", action="store_true", help="also time answers left as columns")
     parser.add_argument("--json", type=Path)
     here = HERE / ".peers" / "bin" / "python"
-    parser.add_argument("--python", default=str(here) if here.exists() else sys.executable, help="the peers' interpreter")
+    parser.add_argument(
+        "--python", default=str(here) if here.exists() else sys.executable, help="the peers' interpreter"
+    )
     arguments = parser.parse_args()
     peers = arguments.peers.split(",")
     results = []
     for workload in arguments.workloads:
-        heads = ' '.join(f'{p} ms'.rjust(11) for p in peers)
+        heads = " ".join(f"{p} ms".rjust(11) for p in peers)
         print(f"\n{workload}, scale {arguments.scale:g}\n  {'':32} {'rows':>9} {heads}   ratio")
         results.append(compare(workload, arguments))
         summary(results[-1], peers)

@@ -1,10 +1,10 @@
 """One peer with one workload in a process of its own: reads requests as JSON lines, answers as JSON lines.
 
-    {"op": "load"}                          -> {"seconds": ...}
-    {"op": "run", "query": "q1"}            -> {"seconds": ..., "rows": n}            fully turned into Python objects
-    {"op": "run", ..., "columnar": true}    -> the same, left as the peer's own columns
-    {"op": "check", "query": "q1"}          -> {"rows": n, "checksum": ...}
-    {"op": "memory"}                        -> {"peak_mb": ...}
+{"op": "load"}                          -> {"seconds": ...}
+{"op": "run", "query": "q1"}            -> {"seconds": ..., "rows": n}            fully turned into Python objects
+{"op": "run", ..., "columnar": true}    -> the same, left as the peer's own columns
+{"op": "check", "query": "q1"}          -> {"rows": n, "checksum": ...}
+{"op": "memory"}                        -> {"peak_mb": ...}
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datalog import calls, fixpoint, kernels, scan
+from datalog import calls, closure, fixpoint, kernels, scan
 from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable, InputBinding, InputName, InputSource
 from datalog.errors import QueryError, query_error, show
 from datalog.lower import is_lookup
 from datalog.plan import (
     AntiJoin,
+    Closure,
     Const,
     Derived,
     Extend,
@@ -541,6 +542,14 @@ def _fixpoint(run: Run, node: Fixpoint) -> Relation:
     return fixpoint.run_fixpoint(run, node, evaluate)
 
 
+def _closure(run: Run, node: Closure) -> Relation:
+    outer = run.round_memo
+    try:
+        return closure.run_closure(run, node, evaluate)
+    finally:
+        run.round_memo = outer
+
+
 _LEAVES: dict[type, Callable[[Run, Any], Relation]] = {
     Unit: _unit,
     Input: _input,
@@ -549,6 +558,7 @@ _LEAVES: dict[type, Callable[[Run, Any], Relation]] = {
     Union: _union,
     Derived: _derived,
     Fixpoint: _fixpoint,
+    Closure: _closure,
 }
 _STEPS: dict[type, Callable[[Run, Any, Relation], Relation]] = {
     Join: _join,

@@ -51,6 +51,7 @@ from datalog.plan import (
     Best,
     Bound,
     CallTree,
+    Closure,
     Const,
     Derived,
     Extend,
@@ -79,7 +80,7 @@ from store.value import Kind, kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from datalog.ast import Binding, Query
+    from datalog.ast import Binding, Branch, Query
     from datalog.lower import SourceInfo
     from datalog.plan import Node
     from datalog.rules import RuleSet
@@ -830,11 +831,33 @@ class Planner:
                 state = self.share(state)
             seed = self.seed(state, on)
         program = Program(self, atom, pattern)
-        node: Node = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
+        general = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
+        edges = self.rules.closures.get(call.name)
+        node: Node = general if edges is None or must else self.closure(call, edges, pattern, seed, general)
         if seed is None and not state.volatile and program.volatile is False:
             self.keys += 1
             node = Shared(node.variables, node.rows, node, self.keys)
         return self.join_node(state, node, needed, rows, distinct)
+
+    def closure(self, call: RuleCall, edges: Branch, pattern: str, seed: State | None, general: Fixpoint) -> Closure:
+        """The call as a transitive closure of what the branch `edges` gives; see shapes.py."""
+        assert self.rules is not None
+        self.keys += 1
+        ends = self.lowering.fresh(edges.head[0].name), self.lowering.fresh(edges.head[1].name)
+        clauses = use_branch(edges, tuple(map(Variable, ends)), self.lowering.fresh, call.source)
+        bound = pattern.find("b") if seed is not None else None
+        start = State()
+        if bound is not None:
+            here = ends[bound]
+            frontier = Derived((here,), 50.0, "frontier", delta=True, terms=(Var(here),), fixpoint=self.keys)
+            start = State(frontier, 50.0, {here: 50.0}, volatile=True)
+        key = self.keys
+        step = self.body(self.lowering.atoms(clauses, self.rules.text), start, frozenset(ends))
+        way = ends if bound != 1 else (ends[1], ends[0])
+        return Closure(
+            general.variables, general.rows, key, step.node, way, bound, None if seed is None else seed.node,
+            general.terms, general, general.label,
+        )  # fmt: skip
 
 
 class SumTail(Record):

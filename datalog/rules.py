@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from datalog.ast import Branch, Not, RuleCall, Rules, clause_variables, iter_clauses
 from datalog.errors import did_you_mean, names, query_error
 from datalog.monotone import check_aggregates
+from datalog.shapes import closure_edges
 
 if TYPE_CHECKING:
     from datalog.ast import Best, Clause
@@ -46,6 +47,8 @@ class RuleSet:
             or self.best(n) is not None
             or sum(c == self.component[n] for c in self.component.values()) > 1
         }
+
+        self.closures = {n: closure_edges(n, b) for n, b in rules.branches.items() if n in self.recursive}
 
     def best(self, name: str) -> Best | None:
         """What a rule takes the minimum or maximum of; all its branches agree on it."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -329,8 +329,25 @@ class Dictionary:
             return values
         distinct = np.sort(codes)
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))]
-        found = {c: self.decode(c) for c in distinct.tolist()}
+        found = self._decode_sorted(distinct.tolist())
         return list(map(found.__getitem__, codes.tolist()))
+
+    def _decode_sorted(self, distinct: list[int]) -> dict[int, Any]:
+        """Values by code; a block is found once for all of its codes that are wanted."""
+        found: dict[int, Any] = {}
+        at = 0
+        while at < len(distinct):
+            block, place = self._find_place(distinct[at])
+            if not block.is_dense:
+                found[distinct[at]] = block.value(place)
+                at += 1
+                continue
+            end = bisect_left(distinct, block.first + block.n, at)
+            value = block.value
+            for code in distinct[at:end]:
+                found[code] = value(code - block.first)
+            at = end
+        return found
 
     def _fill(self, table: list[Any], low: int, high: int) -> None:
         """Puts the values of the codes low..high into a table; codes that were never given a value are left alone."""

@@ -606,7 +606,7 @@ def test_pieces_of_any_size_give_the_same_values(monkeypatch, text, piece):
         assert found is not None
         assert write_edn(found[0]) == write_edn(expected)
     assert write_edn(read_edn_bytes(text.encode())) == write_edn(expected)
-    for wrong in (text + "\n)", text + "\n\\", text + "\n\"cut"):
+    for wrong in (text + "\n)", text + "\n\\", text + '\n"cut'):
         with pytest.raises(EdnError):
             read_edn_bytes(wrong.encode())
 

@@ -55,8 +55,12 @@ def make(scale: float = 1.0) -> Workload:
     titles = [f"Movie {i}" for i in range(movies)]
     names = [f"Person {i}" for i in range(persons)]
 
-    genre_pairs = _pairs(movie_ids[r.integers(0, movies, 2 * movies)], genre_ids[np.minimum(r.geometric(0.15, 2 * movies) - 1, 19)])
-    company_pairs = _pairs(movie_ids[r.integers(0, movies, 3 * movies // 2)], company_ids[zipf(r, companies, 3 * movies // 2)])
+    genre_pairs = _pairs(
+        movie_ids[r.integers(0, movies, 2 * movies)], genre_ids[np.minimum(r.geometric(0.15, 2 * movies) - 1, 19)]
+    )
+    company_pairs = _pairs(
+        movie_ids[r.integers(0, movies, 3 * movies // 2)], company_ids[zipf(r, companies, 3 * movies // 2)]
+    )
     credit_movie = movie_ids[zipf(r, movies, credits_, 0.6)]
     credit_person = person_ids[zipf(r, persons, credits_, 0.7)]
     role = [ROLES[i] for i in r.choice(5, credits_, p=[0.4, 0.25, 0.13, 0.12, 0.1])]

@@ -32,7 +32,9 @@ class Peer:
             one = len(table.key) == 1
             columns = columns.replace("id integer", "id integer primary key", 1) if one else columns
             key = "" if one or not table.key else f", primary key ({', '.join(table.key)})"
-            self.db.execute(f"create table {table.name} ({columns}{key}){'' if one or not table.key else ' without rowid'}")
+            self.db.execute(
+                f"create table {table.name} ({columns}{key}){'' if one or not table.key else ' without rowid'}"
+            )
             marks = ", ".join("?" * len(table.columns))
             self.db.execute("begin")
             self.db.executemany(f"insert into {table.name} values ({marks})", rows)

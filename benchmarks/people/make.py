@@ -21,7 +21,7 @@ SCHEMA = {
 
 
 def people(n: int, seed: int = 17) -> list[tuple[int, str, str, str, int, int, int]]:
-    """n rows (id, name, last name, sex, age, salary, number)."""
+    """N rows (id, name, last name, sex, age, salary, number)."""
     r = random.Random(seed)
     numbers = r.sample(range(10 * n), n)
     return [

@@ -54,7 +54,12 @@ def make(scale: float = 1.0) -> Workload:
         schema[f":{name}"] = REFS
         columns[f":{name}"] = (a, b)
         tables.append(
-            Table(name.replace("-", "_"), {"a": ("integer", a.tolist()), "b": ("integer", b.tolist())}, ("a", "b"), ("b, a",))
+            Table(
+                name.replace("-", "_"),
+                {"a": ("integer", a.tolist()), "b": ("integer", b.tolist())},
+                ("a", "b"),
+                ("b, a",),
+            )
         )
         return before
 
@@ -139,7 +144,13 @@ def make(scale: float = 1.0) -> Workload:
 
 
 def _genealogy(
-    r: Any, schema: dict[str, Any], columns: dict[str, Any], tables: list[Table], queries: list[Query], offset: int, n: int
+    r: Any,
+    schema: dict[str, Any],
+    columns: dict[str, Any],
+    tables: list[Table],
+    queries: list[Query],
+    offset: int,
+    n: int,
 ) -> None:
     """One dissertation for each person, with one or two advisors among the older ones, near in time."""
     person = np.arange(1, n + 1) + offset
