@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "store": [
-        "errors", "edn_model", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
+        "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "transactor", "check", "backup",
+        "schema_change", "prepare", "load", "merge", "transactor", "check", "backup",
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
@@ -28,7 +28,7 @@ ORDER = {
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
 # in a function, to show a value in an error: the writer is below the reader
-ALLOWED = {("store/edn_read.py", "store.edn_write")}
+ALLOWED = {("store/edn_tokens.py", "store.edn_write")}
 
 
 def _imports(file: Path) -> list[str]:
