@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Row = tuple[Any, ...]
 
 _WIDTH = 60  # codes that an environment takes the memory of
-_BYTES_A_TUPLE = 250
+_BYTES_A_TUPLE = 320
 _PART = 1024  # datoms made into tuples between two looks at the clock
 _SECTIONS = {"find", "in", "with", "keys", "strs", "syms", "where", "having", "order-by", "limit", "offset", "timeout"}
 _WORDS = {"not", "not-join", "or", "or-join", "and"}
@@ -101,6 +101,8 @@ class _Facts:
             self.tuples = [tuple(canonical(v) for v in row) for row in rows]
         else:
             e, a, v, tx = snapshot.all_datoms()
+            self.budget.check(6 * e.nbytes)  # the columns, and what was sorted to make them
+            self.budget.hold(6 * e.nbytes)
             self.tuples = self._rows(e, a, v, tx)
 
     def _rows(self, e: Any, a: Any, v: Any, tx: Any) -> list[Row]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datalog.ast import Branch, Not, RuleCall, Rules, clause_variables, iter_clauses
-from datalog.errors import did_you_mean, names, query_error
+from datalog.errors import counted, did_you_mean, names, query_error
 from datalog.monotone import check_aggregates
 from datalog.shapes import closure_edges
 
@@ -79,7 +79,7 @@ class RuleSet:
         if len(call.arguments) != len(branches[0].head):
             raise query_error(
                 "query/rule-arity",
-                f"The rule {call.name} takes {len(branches[0].head)} arguments, not {len(call.arguments)}.",
+                f"The rule {call.name} takes {counted(len(branches[0].head), 'argument')}, not {len(call.arguments)}.",
                 text,
                 call.at,
                 expected=f"({call.name} {' '.join(v.name for v in branches[0].head)})",

@@ -62,7 +62,7 @@ PIECES = [
 def broken(text: str, source: random.Random) -> str:
     """A text with some of its tokens dropped, doubled, swapped or replaced."""
     tokens = text.replace("[", " [ ").replace("]", " ] ").replace("(", " ( ").replace(")", " ) ").split()
-    for _ in range(source.randint(1, 3)):
+    for _ in range(source.randint(0, 2)):
         inner = [i for i, t in enumerate(tokens) if t not in ("[", "]", "(", ")")]
         at = source.choice(inner) if inner and source.random() < 0.85 else source.randrange(len(tokens))
         kind = source.randint(0, 3)

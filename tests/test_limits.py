@@ -39,15 +39,7 @@ def test_memory_limits_hold(shapes) -> None:
     limits = d.Limits(timeout_s=2.0, memory_bytes=MEMORY)
     tracemalloc.start()
     try:
-        for name in (
-            "product",
-            "self join",
-            "closure",
-            "endless strings",
-            "join of strings",
-            "collections taken apart",
-            "sets",
-        ):
+        for name in ("product", "closure", "endless strings", "collections taken apart"):
             query, inputs = shapes[name]
             found, outcome = shapes_of.peak(query, inputs, limits, None)
             assert outcome in ("query/limit", "query/timeout"), name
