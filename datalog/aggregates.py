@@ -23,7 +23,7 @@ import numpy as np
 from datalog.builtins import REGISTERED, a_type, compare, is_number
 from datalog.record import Record
 from store.edn import Set, Vector, strict_key
-from store.value import Kind, encode_doubles
+from store.value import Kind, encode_doubles, order_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,13 +76,22 @@ def _ratio(value: Any) -> Decimal:
     return Decimal(value.numerator) / Decimal(value.denominator)
 
 
+_by_size = cmp_to_key(compare)
+
+
+def _in_order(value: Any) -> tuple[Any, bytes]:
+    """A key in the order of `<`; numbers of one size, such as 1 and 1.0, in the total order, so that min has one answer."""
+    return _by_size(value), order_key(value)
+
+
 def _average(values: list[Any]) -> float:
     total = _exact(values)
     return total / len(values) if isinstance(total, float) else float(Fraction(total) / len(values))
 
 
 def _median(values: list[Any]) -> Any:
-    ordered = sorted(values, key=cmp_to_key(compare))
+    kinds = set(map(type, values))
+    ordered = sorted(values) if kinds in ({int}, {float}) else sorted(values, key=_in_order)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else _average(ordered[middle - 1 : middle + 1])
 
@@ -95,16 +104,16 @@ def _variance(values: list[Any]) -> float:
 def _least(*arguments: Any) -> Any:
     *parameters, values = arguments
     if not parameters:
-        return min(values, key=cmp_to_key(compare))
-    return Vector(sorted(values, key=cmp_to_key(compare))[: _size(parameters[0])])
+        return min(values, key=_in_order)
+    return Vector(sorted(values, key=_in_order)[: _size(parameters[0])])
 
 
 def _greatest(*arguments: Any) -> Any:
     *parameters, values = arguments
     if not parameters:
-        return max(values, key=cmp_to_key(compare))
+        return max(values, key=_in_order)
     count = _size(parameters[0])
-    return Vector(sorted(values, key=cmp_to_key(compare))[-count:] if count else ())
+    return Vector(sorted(values, key=_in_order)[-count:] if count else ())
 
 
 def _size(value: Any) -> int:

@@ -204,6 +204,19 @@ class Or(Record):
 Clause: TypeAlias = "Pattern | Predicate | Function | RuleCall | Not | Or"
 
 
+class Best(Record):
+    """`(min ?d)` or `(max ?d)` in a rule's head: of all rows that agree on the other arguments the one with the best ?d."""
+
+    name: str  # "min" or "max"
+    position: int  # of ?d in the head
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Best) and (other.name, other.position) == (self.name, self.position)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.position))
+
+
 class Branch(Record):
     """One body of a rule, with the names of its own head."""
 
@@ -211,6 +224,7 @@ class Branch(Record):
     head: tuple[Variable, ...]  # the required ones first
     clauses: tuple[Clause, ...]
     at: At = NOWHERE
+    best: Best | None = None  # of a head such as (path ?a ?b (min ?d))
 
 
 class Rules(Record):
@@ -274,6 +288,15 @@ class Query(Record):
     limit: int | Variable | None = None
     offset: int | Variable | None = None
     timeout_ms: int | None = None
+
+    def variable_at(self, name: str) -> At:
+        """Where a variable stands in :find, :with or :order-by."""
+        used = [*self.with_, *(k.variable for k in self.order if k.variable)]
+        for element in self.find:
+            used += (
+                argument_variables(element.expression) if isinstance(element, FindExpression) else [element.variable]
+            )
+        return next((v.at for v in used if v.name == name), NOWHERE)
 
 
 # walks ---------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     ColumnForm = Callable[..., "tuple[Kind, Codes] | None"]
 
 
+_MOST_BITS = 8 * 4096  # of an integer, as of a :db.type/bigint
+
+
 class Builtin(Record):
     """One callable of the query language."""
 
@@ -113,6 +116,11 @@ def _not_equal(*values: Any) -> bool:
     return not all(strict_equal(values[0], v) for v in values[1:])
 
 
+def _same_halves(*values: Any) -> bool:
+    half = len(values) // 2
+    return strict_equal(Vector(values[:half]), Vector(values[half:]))
+
+
 def compare(a: Any, b: Any) -> int:
     """-1, 0 or 1 by the order of `<`."""
     return -1 if less(a, b) else 1 if less(b, a) else 0
@@ -158,6 +166,12 @@ def _numbers(values: Iterable[Any]) -> None:
             raise TypeError(f"needs numbers, not {a_type(value)}")
 
 
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"needs an integer, not {a_type(value)}")
+    return value
+
+
 def _settle(value: Any, operands: tuple[Any, ...]) -> Any:
     """A result in its type: whole ratios are integers, longs must stay in 64 bits, NaN is refused."""
     if isinstance(value, Fraction):
@@ -165,6 +179,10 @@ def _settle(value: Any, operands: tuple[Any, ...]) -> Any:
     if type(value) is int and not INT64_MIN <= value <= INT64_MAX:
         if all(type(v) is not int or INT64_MIN <= v <= INT64_MAX for v in operands):
             raise OverflowError("integer overflow: the result does not fit 64 bits")
+        if value.bit_length() > _MOST_BITS:
+            raise OverflowError(f"integer overflow: the result has more than {_MOST_BITS // 8} bytes")
+    elif isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > _MOST_BITS:
+        raise OverflowError(f"the ratio has more than {_MOST_BITS // 8} bytes")
     elif isinstance(value, float) and math.isnan(value):
         raise ValueError("the result is not a number (NaN)")
     return value
@@ -307,8 +325,23 @@ def to_text(value: Any) -> str:
     return str(value) if isinstance(value, str | Keyword | Symbol) else write_edn(value)
 
 
-def _str(*values: Any) -> str:
-    return "".join(map(to_text, values))
+def _no_check(size: int = 0) -> None:
+    """The check that never raises; `size` is that of a value about to be made."""
+
+
+_LARGE = 1 << 20  # characters from which on a text is counted before it is made
+
+
+def _joined(separator: str, parts: list[str], check: Callable[..., None]) -> str:
+    """The parts as one string, counted before it is made."""
+    size = sum(map(len, parts)) + len(separator) * len(parts)
+    if size > _LARGE:
+        check(size)
+    return separator.join(parts)
+
+
+def _str(*values: Any, check: Callable[..., None] = _no_check) -> str:
+    return _joined("", _texts(values, check), check)
 
 
 def _subs(text: Any, start: Any, end: Any = None) -> str:
@@ -319,16 +352,22 @@ def _subs(text: Any, start: Any, end: Any = None) -> str:
     return str(text[start:end])
 
 
-def _join(*arguments: Any) -> str:
+def _join(*arguments: Any, check: Callable[..., None] = _no_check) -> str:
     separator, items = ("", arguments[0]) if len(arguments) == 1 else arguments
-    return to_text(separator).join(to_text(v) for v in items)
+    return _joined(to_text(separator), _texts(items, check), check)
 
 
-def _no_check() -> None:
-    """The check that never raises."""
+def _texts(values: Iterable[Any], check: Callable[..., None]) -> list[str]:
+    """Each value as text, with a look at the clock now and then."""
+    found: list[str] = []
+    for value in values:
+        found.append(to_text(value))
+        if not len(found) % 4096:
+            check()
+    return found
 
 
-def _split(text: Any, separator: Any, limit: int = 0, *, check: Callable[[], None] = _no_check) -> Vector:
+def _split(text: Any, separator: Any, limit: int = 0, *, check: Callable[..., None] = _no_check) -> Vector:
     """Split by a regular expression; as in Clojure empty strings at the end go unless a limit is given."""
     parts = regex.split(_pattern(separator), _text(text), limit, check)
     while limit == 0 and len(parts) > 1 and parts[-1] == "":
@@ -336,10 +375,13 @@ def _split(text: Any, separator: Any, limit: int = 0, *, check: Callable[[], Non
     return Vector(parts)
 
 
-def _replace(text: Any, old: Any, new: Any, *, check: Callable[[], None] = _no_check) -> str:
+def _replace(text: Any, old: Any, new: Any, *, check: Callable[..., None] = _no_check) -> str:
     if _is_pattern(old):
         return regex.replace(_pattern(old), _text(text), _text(new), check)
-    return _text(text).replace(to_text(old), to_text(new))
+    text, old, new = _text(text), to_text(old), to_text(new)
+    if (len(text) + 1) * len(new) > _LARGE:
+        check(len(text) + text.count(old) * len(new))
+    return str(text.replace(old, new))
 
 
 def _name(value: Any) -> str:
@@ -358,7 +400,7 @@ def _keyword(*parts: Any) -> Keyword:
     return Keyword(f"{_text(parts[0])}/{_text(parts[1])}")
 
 
-def like(text: Any, pattern: Any, *, check: Callable[[], None] = _no_check) -> bool:
+def like(text: Any, pattern: Any, *, check: Callable[..., None] = _no_check) -> bool:
     """SQL's LIKE: `%` stands for any characters, `_` for one, a backslash takes the next character as it is.
 
     Time grows with the product of the two lengths at worst.
@@ -391,7 +433,7 @@ def like(text: Any, pattern: Any, *, check: Callable[[], None] = _no_check) -> b
     return all(t is None for t in tokens[token:])
 
 
-def _not_like(text: Any, pattern: Any, *, check: Callable[[], None] = _no_check) -> bool:
+def _not_like(text: Any, pattern: Any, *, check: Callable[..., None] = _no_check) -> bool:
     return not like(text, pattern, check=check)
 
 
@@ -426,15 +468,15 @@ def _groups(found: tuple[str | None, ...] | None) -> Any:
     return found[0] if len(found) == 1 else Vector(found)
 
 
-def _re_find(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+def _re_find(pattern: Any, text: Any, *, check: Callable[..., None] = _no_check) -> Any:
     return _groups(regex.find(_pattern(pattern), _text(text), check))
 
 
-def _re_matches(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+def _re_matches(pattern: Any, text: Any, *, check: Callable[..., None] = _no_check) -> Any:
     return _groups(regex.fullmatch(_pattern(pattern), _text(text), check))
 
 
-def _re_seq(pattern: Any, text: Any, *, check: Callable[[], None] = _no_check) -> Any:
+def _re_seq(pattern: Any, text: Any, *, check: Callable[..., None] = _no_check) -> Any:
     found = [_groups(m) for m in regex.find_all(_pattern(pattern), _text(text), check)]
     return Vector(found) if found else None
 
@@ -594,10 +636,8 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("<=", 1, None, _chain(_less_equal), "ascending or equal", _compared(operator.le)),
     Builtin(">=", 1, None, _chain(lambda a, b: _less_equal(b, a)), "descending or equal", _compared(operator.ge)),
     Builtin("compare", 2, 2, compare, "-1, 0 or 1"),
-    Builtin(
-        "-differ?", 0, None, lambda *v: v[: len(v) // 2] != v[len(v) // 2 :], "the two halves of the arguments differ"
-    ),
-    Builtin("-identical?", 0, None, lambda *v: v[: len(v) // 2] == v[len(v) // 2 :], "the two halves are equal"),
+    Builtin("-differ?", 0, None, lambda *v: not _same_halves(*v), "the two halves of the arguments differ"),
+    Builtin("-identical?", 0, None, _same_halves, "the two halves are equal"),
     Builtin("identical?", 2, 2, strict_equal, "the same as ="),
     Builtin("+", 0, None, _fold(_add2, 0), "sum", _arithmetic(operator.add)),
     Builtin("-", 1, None, _subtract, "difference", _arithmetic(operator.sub)),
@@ -614,8 +654,8 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("zero?", 1, 1, lambda v: is_number(v) and v == 0, "is 0"),
     Builtin("pos?", 1, 1, lambda v: is_number(v) and v > 0, "is above 0"),
     Builtin("neg?", 1, 1, lambda v: is_number(v) and v < 0, "is below 0"),
-    Builtin("even?", 1, 1, lambda v: v % 2 == 0, "is even"),
-    Builtin("odd?", 1, 1, lambda v: v % 2 == 1, "is odd"),
+    Builtin("even?", 1, 1, lambda v: _integer(v) % 2 == 0, "is even"),
+    Builtin("odd?", 1, 1, lambda v: _integer(v) % 2 == 1, "is odd"),
     Builtin("rand", 0, 1, _rand, "a random double from 0 to n", pure=False),
     Builtin("rand-int", 1, 1, _rand_int, "a random integer from 0 to n - 1", pure=False),
     Builtin("true?", 1, 1, lambda v: v is True, "is true"),
@@ -649,7 +689,7 @@ _TABLE: tuple[Builtin, ...] = (
     Builtin("not-in", 2, 2, lambda v, items: not _member(v, items), "is no member"),
     Builtin("like", 2, 2, like, "SQL's LIKE with % and _", checked=True),
     Builtin("not-like", 2, 2, _not_like, "not like", checked=True),
-    Builtin("str", 0, None, _str, "the arguments as one string"),
+    Builtin("str", 0, None, _str, "the arguments as one string", checked=True),
     Builtin("pr-str", 0, None, lambda *v: " ".join(map(write_edn, v)), "the arguments as EDN"),
     Builtin("subs", 2, 3, _subs, "part of a string"),
     Builtin("upper-case", 1, 1, lambda v: _text(v).upper(), "in capitals"),
@@ -669,7 +709,7 @@ _TABLE: tuple[Builtin, ...] = (
     ),
     Builtin("split", 2, 3, _split, "parts between matches of a regular expression", checked=True),
     Builtin("split-lines", 1, 1, lambda v: Vector(_text(v).splitlines()), "the lines"),
-    Builtin("join", 1, 2, _join, "members as one string, with a separator"),
+    Builtin("join", 1, 2, _join, "members as one string, with a separator", checked=True),
     Builtin("replace", 3, 3, _replace, "with every occurrence replaced", checked=True),
     Builtin("keyword", 1, 2, _keyword, "a keyword of a name, or of namespace and name"),
     Builtin("name", 1, 1, _name, "the name of a keyword or symbol"),

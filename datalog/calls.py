@@ -17,13 +17,13 @@ from datalog.builtins import less
 from datalog.errors import DatalogError, query_error, show
 from datalog.lower import is_lookup
 from datalog.plan import CallTree, Const, Name, Param, Source, Var, term_text
-from datalog.relation import Column, decode_column, encode_column, interned
+from datalog.relation import EMPTY, Column, decode_column, encode_column, interned
 from store.edn import Keyword
 from store.errors import UserError
 from store.value import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Rows = NDArray[np.intp]
     Mask = NDArray[np.bool_]
 
+_BLOCK = 1 << 14  # results made at a time: their memory is counted between
+_NANOSECONDS_TO_SORT = 80
 _CHECK_EVERY = 1024  # scalar calls between two looks at the clock
 _FEW = 16
 
@@ -49,14 +51,16 @@ def truth(run: Run, call: CallTree, relation: Relation) -> Mask:
     if column is not None:
         held: Mask = _spread(column.codes != 0, relation.length)
         return held
-    values, position = distinct_values(run, call, relation)
-    held = np.array([v is not None and v is not False for v in values], dtype=np.bool_)
+    blocks, position = _blocks(run, call, relation)
+    held = np.concatenate([np.array([v is not None and v is not False for v in b], dtype=np.bool_) for b in blocks])
     mask: Mask = held if position is None else held[position]
     return mask
 
 
 def column_of(run: Run, call: CallTree, relation: Relation) -> Column:
     """The result of a call for each row; nil is the interned nil."""
+    if not relation.length:
+        return Column(EMPTY, Kind.LONG)
     column = _column_form(run, call, relation)
     if column is not None:
         return Column(_spread(column.codes, relation.length), column.kind)
@@ -64,29 +68,42 @@ def column_of(run: Run, call: CallTree, relation: Relation) -> Column:
         found = _get_else(run, call, relation)
         if found is not None:
             return found
-    values, position = distinct_values(run, call, relation)
-    try:
-        column = encode_column(values, run.codes)
-    except DatalogError as error:
-        raise _failed(call, None, error) from error
+    blocks, position = _blocks(run, call, relation)
+    parts: list[Column] = []
+    for values in blocks:
+        try:
+            parts.append(encode_column(values, run.codes))
+        except DatalogError as error:
+            raise _failed(call, None, error) from error
+    if len(parts) == 1:
+        column = parts[0]
+    else:
+        if len({p.kind for p in parts}) > 1:
+            parts = [interned(p, run.codes) for p in parts]
+        column = Column(np.concatenate([p.codes for p in parts]), parts[0].kind)
     return column if position is None else column.take(position)
 
 
 def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[Any], Rows | None]:
     """(results for distinct rows of arguments, for each row the position of its result or None: one for each row)."""
+    blocks, position = _blocks(run, call, relation)
+    return [v for block in blocks for v in block], position
+
+
+def _blocks(run: Run, call: CallTree, relation: Relation) -> tuple[Iterable[list[Any]], Rows | None]:
+    """The same with the results in blocks, made one after the other; at least one block."""
     function = run.function(call)
     operands = [_operand(run, a, relation) for a in call.arguments]
     columns = [o for o in operands if isinstance(o, Column)]
     pure = call.builtin is None or call.builtin.pure
     if not columns:
-        if pure:
-            value = _apply(call, function, [o[0] for o in operands])  # type: ignore[index]
-            run.budget.charge_values([value])
-            return [value], np.zeros(relation.length, dtype=np.intp)
         fixed = [o[0] for o in operands]  # type: ignore[index]
-        return [_apply(call, function, fixed) for _ in range(relation.length)], None
+        values = [_apply(call, function, fixed) for _ in range(1 if pure else relation.length)]
+        run.budget.charge_values(values)
+        return [values], np.zeros(relation.length, dtype=np.intp) if pure else None
     position = None
     if relation.length > _FEW and pure:
+        run.budget.reserve(relation.length, 4, _NANOSECONDS_TO_SORT)
         key = kernels.pack([c.codes for c in columns])
         unique, inverse = kernels.inverse(key)
         if unique.size < relation.length:
@@ -95,19 +112,33 @@ def distinct_values(run: Run, call: CallTree, relation: Relation) -> tuple[list[
             operands = [o.take(first) if isinstance(o, Column) else o for o in operands]
             position = inverse
     length = relation.length if position is None else next(o for o in operands if isinstance(o, Column)).codes.size
-    lists = [decode_column(o, run.codes) if isinstance(o, Column) else [o[0]] * length for o in operands]
-    results: list[Any] = []
-    for i, arguments in enumerate(zip(*lists, strict=True)):
-        if not i % _CHECK_EVERY:
-            run.budget.check()
-        try:
-            results.append(function(*arguments))
-        except DatalogError:
-            raise
-        except Exception as error:
-            raise _failed(call, arguments, error) from error
-    run.budget.charge_values(results)
-    return results, position
+    return _called(run, call, function, operands, length), position
+
+
+def _called(
+    run: Run, call: CallTree, function: Callable[..., Any], operands: list[Any], length: int
+) -> Iterator[list[Any]]:
+    """Blocks of results of a call over columns and constants."""
+    for start in range(0, length, _BLOCK):
+        end = min(start + _BLOCK, length)
+        lists = [
+            decode_column(Column(o.codes[start:end], o.kind), run.codes)
+            if isinstance(o, Column)
+            else [o[0]] * (end - start)
+            for o in operands
+        ]
+        results: list[Any] = []
+        for i, arguments in enumerate(zip(*lists, strict=True)):
+            if not i % _CHECK_EVERY:
+                run.budget.check()
+            try:
+                results.append(function(*arguments))
+            except DatalogError:
+                raise
+            except Exception as error:
+                raise _failed(call, arguments, error) from error
+        run.budget.charge_values(results)
+        yield results
 
 
 def scalar(run: Run, call: CallTree, values: dict[str, Any]) -> Any:

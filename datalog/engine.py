@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datalog import calls, fixpoint, kernels, scan
+from datalog import calls, closure, fixpoint, kernels, scan
 from datalog.ast import BindBlank, BindCollection, BindTuple, BindVariable, InputBinding, InputName, InputSource
 from datalog.errors import QueryError, query_error, show
 from datalog.lower import is_lookup
 from datalog.plan import (
     AntiJoin,
+    Closure,
     Const,
     Derived,
     Extend,
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from datalog.relation import Codes
 
     Array = NDArray[np.int64]
+
+
+_NANOSECONDS_TO_SORT = 80  # a row
 
 
 class SourceView:
@@ -323,13 +327,22 @@ def evaluate(run: Run, node: Node) -> Relation:
             relation = _LEAVES[kind](run, node)
             _count(run, node, relation)
     for step in reversed(spine):
+        size = _bytes(relation)
         if type(step) is Shared:
             (run.round_memo if step.volatile else run.memo)[step.key] = relation
+            run.budget.hold(0 if step.volatile else size)
         else:
             run.budget.check()
+            run.budget.hold(size)
             relation = _STEPS[type(step)](run, step, relation)
+            run.budget.hold(-size)
         _count(run, step, relation)
     return relation
+
+
+def _bytes(relation: Relation) -> int:
+    """What the columns of a relation take; shared ones are counted as if they were not."""
+    return relation.length * 8 * len(relation.columns)
 
 
 def _count(run: Run, node: Node, relation: Relation) -> None:
@@ -451,6 +464,7 @@ def _anti_join(run: Run, node: AntiJoin, left: Relation) -> Relation:
 def _filter(run: Run, node: Filter, child: Relation) -> Relation:
     if not child.length:
         return empty(node.variables)
+    run.budget.reserve(child.length, len(node.variables) + 3, 10)
     return child.keep(calls.truth(run, node.call, child)).only(node.variables)
 
 
@@ -516,6 +530,7 @@ def _project(run: Run, node: Project, child: Relation) -> Relation:
     if not node.distinct:
         return child
     run.budget.charge(child.length, len(node.variables))
+    run.budget.reserve(child.length, len(node.variables) + 3, _NANOSECONDS_TO_SORT)
     return child.distinct()
 
 
@@ -527,6 +542,14 @@ def _fixpoint(run: Run, node: Fixpoint) -> Relation:
     return fixpoint.run_fixpoint(run, node, evaluate)
 
 
+def _closure(run: Run, node: Closure) -> Relation:
+    outer = run.round_memo
+    try:
+        return closure.run_closure(run, node, evaluate)
+    finally:
+        run.round_memo = outer
+
+
 _LEAVES: dict[type, Callable[[Run, Any], Relation]] = {
     Unit: _unit,
     Input: _input,
@@ -535,6 +558,7 @@ _LEAVES: dict[type, Callable[[Run, Any], Relation]] = {
     Union: _union,
     Derived: _derived,
     Fixpoint: _fixpoint,
+    Closure: _closure,
 }
 _STEPS: dict[type, Callable[[Run, Any, Relation], Relation]] = {
     Join: _join,

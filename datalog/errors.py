@@ -67,3 +67,8 @@ def show(value: Any) -> str:
     except DatalogError:
         text = repr(value)
         return text if len(text) <= 80 else text[:77] + "..."
+
+
+def counted(number: int, what: str) -> str:
+    """`1 argument`, `2 arguments`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

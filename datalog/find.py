@@ -34,12 +34,18 @@ if TYPE_CHECKING:
     Made = Column | list[Any]  # a column of codes, or values that no column holds (pulled maps, sets)
 
 
+_NANOSECONDS_TO_SORT = 100  # a row
+_NANOSECONDS_TO_DECODE = 150  # a value
+
+
 def shape(run: Run, relation: Relation) -> Any:
     """The answer in the shape that `:find` asks for."""
     plan = run.plan
     columns, relation = _grouped(run, relation) if plan.group is not None else _plain(run, relation)
+    run.budget.check()
     columns, relation = _ordered(run, columns, relation)
     columns = _cut(run, columns)
+    run.budget.check()
     length = _length(columns[0])
     run.budget.charge_rows(length)
     return _shaped(run, [_finished(run, o, c) for o, c in zip(plan.outputs, columns, strict=True)], length)
@@ -72,6 +78,7 @@ def _grouped(run: Run, relation: Relation) -> tuple[list[Made], Relation]:
     if not relation.length:  # an aggregate over no rows gives no row, as in Datomic
         return [[] for _ in plan.outputs], Relation({}, 0, None)
     if by:
+        run.budget.reserve(relation.length, len(relation.columns) + 4, _NANOSECONDS_TO_SORT)
         order, starts = kernels.group_rows([relation.columns[n].codes for n in by])
         relation = relation.take(order)
     else:
@@ -139,6 +146,7 @@ def _aggregate(run: Run, tree: AggregateTree, relation: Relation, groups: Groups
             return Column(found[1], found[0])
     if tree.name == "count-distinct" and tree.callable_input is None:
         return _count_distinct(column, groups)
+    run.budget.reserve(column.codes.size, 8, _NANOSECONDS_TO_DECODE)
     values = decode_column(column, run.codes)
     parameters = [run.raw(p) for p in tree.parameters]
     function = tree.function.scalar if tree.function is not None else _callable(run, tree)
@@ -187,13 +195,16 @@ def _ordered(run: Run, columns: list[Made], relation: Relation) -> tuple[list[Ma
         keys = []
         for key in plan.order:
             made = columns[key.column] if key.column is not None else _order_column(run, key.variable, relation)
+            run.budget.reserve(length, 4, _NANOSECONDS_TO_SORT)
             ranked = _ranks(run, made)
             keys.append(ranked if key.ascending else ~ranked)
+        run.budget.reserve(length, len(columns) + len(keys) + 2, _NANOSECONDS_TO_SORT * len(keys))
         rows = kernels.sort_rows(keys[0])[1] if len(keys) == 1 else np.lexsort(keys[::-1])
         columns = [_take(c, rows) for c in columns]
         relation = relation.take(rows)
     if plan.group is None and not plan.query.with_ and not _rows_are_distinct(run, relation):
         codes = [c.codes for c in columns if isinstance(c, Column)]
+        run.budget.reserve(length, len(codes) + 4, _NANOSECONDS_TO_SORT)
         rows_or_all = kernels.distinct_rows(codes) if codes and length > 1 else None
         if rows_or_all is not None:
             columns = [_take(c, rows_or_all) for c in columns]
@@ -219,10 +230,11 @@ def _ranks(run: Run, made: Made) -> Any:
         return made.codes
     if isinstance(made, Column):
         unique, position = kernels.inverse(made.codes)
+        run.budget.reserve(unique.size, 30, _NANOSECONDS_TO_DECODE)
         values = run.codes.decode_many(unique)
     else:
         values, position = made, np.arange(len(made), dtype=np.intp)
-    run.budget.check()
+    run.budget.reserve(len(values), 20, _NANOSECONDS_TO_DECODE)
     keys = [order_key(v) for v in values]
     table: dict[bytes, int] = {k: i for i, k in enumerate(sorted(set(keys)))}
     ranks = np.array([table[k] for k in keys], dtype=np.int64)
@@ -282,6 +294,10 @@ def _pattern_input(run: Run, name: str) -> Any:
 def _shaped(run: Run, columns: list[Made], length: int) -> Any:
     plan = run.plan
     query = plan.query
+    if query.shape != "relation" or query.keys is not None:
+        run.budget.reserve(length, 8 * len(columns), _NANOSECONDS_TO_DECODE * len(columns))
+    else:
+        run.budget.reserve(length, 3 * len(columns), _NANOSECONDS_TO_SORT * len(columns))
     if query.shape == "scalar":
         return _listed(run, columns[0])[0] if length else None
     if query.shape == "collection":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SMALL = 24  # rows up to which a Python dict is the faster join
 _DENSE_FACTOR = 6  # a range up to so many times the rows is addressed directly
+_BLOCK = 1 << 21  # pairs of a join made between two looks at the clock, about 20 ms
 _EMPTY_ROWS = np.empty(0, dtype=np.intp)
 
 
@@ -282,11 +283,30 @@ def expand(start: Rows, count: Rows, order: Rows | None, charge: Callable[[int],
     n = count.size
     if total == n and bool((count == 1).all()):
         lefts, rights = np.arange(n, dtype=np.intp), start
-    else:
+    elif total <= _BLOCK:
         lefts = np.repeat(np.arange(n, dtype=np.intp), count)
         ends = np.cumsum(count)
         rights = np.arange(total, dtype=np.intp) + np.repeat(start - (ends - count), count)
+    else:
+        lefts, rights = _expand_blocks(start, count, total, charge)
     return lefts, rights if order is None else order[rights]
+
+
+def _expand_blocks(start: Rows, count: Rows, total: int, charge: Callable[[int], None]) -> tuple[Rows, Rows]:
+    """`expand` of many pairs in blocks: between them `charge` may see that the time is over."""
+    ends = np.cumsum(count)
+    shift = start - (ends - count)
+    lefts, rights = np.empty(total, dtype=np.intp), np.empty(total, dtype=np.intp)
+    at = done = 0
+    while done < total:
+        upto = max(int(np.searchsorted(ends, done + _BLOCK, side="right")), at + 1)
+        block = slice(done, int(ends[upto - 1]))
+        lefts[block] = np.repeat(np.arange(at, upto, dtype=np.intp), count[at:upto])
+        rights[block] = np.arange(block.start, block.stop, dtype=np.intp)
+        rights[block] += np.repeat(shift[at:upto], count[at:upto])
+        at, done = upto, block.stop
+        charge(0)
+    return lefts, rights
 
 
 def equal(left: Codes, right: Codes | np.int64) -> Mask:
@@ -325,8 +345,19 @@ def member_sorted(left: Codes, keys: Codes) -> Mask:
 
 def product(left_size: int, right_size: int, charge: Callable[[int], None] = nothing) -> tuple[Rows, Rows]:
     """Row numbers of all pairs."""
-    charge(left_size * right_size)
-    return (
-        np.repeat(np.arange(left_size, dtype=np.intp), right_size),
-        np.tile(np.arange(right_size, dtype=np.intp), left_size),
-    )
+    total = left_size * right_size
+    charge(total)
+    if total <= _BLOCK:
+        return (
+            np.repeat(np.arange(left_size, dtype=np.intp), right_size),
+            np.tile(np.arange(right_size, dtype=np.intp), left_size),
+        )
+    lefts, rights = np.empty(total, dtype=np.intp), np.empty(total, dtype=np.intp)
+    step = max(1, _BLOCK // right_size)
+    for at in range(0, left_size, step):
+        upto = min(at + step, left_size)
+        block = slice(at * right_size, upto * right_size)
+        lefts[block] = np.repeat(np.arange(at, upto, dtype=np.intp), right_size)
+        rights[block] = np.tile(np.arange(right_size, dtype=np.intp), upto - at)
+        charge(0)
+    return lefts, rights

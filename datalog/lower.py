@@ -27,10 +27,10 @@ from datalog.ast import (
     clause_variables,
 )
 from datalog.builtins import find_function, function_names
-from datalog.errors import did_you_mean, names, query_error, show
+from datalog.errors import counted, did_you_mean, names, query_error, show
 from datalog.plan import Bound, CallTree, Const, Name, Param, Scan, Source, Tuples, Var, term_text
 from datalog.record import Record, replace
-from store.edn import Keyword, List, Vector, strict_equal
+from store.edn import Keyword, List, Symbol, Vector, strict_equal
 from store.errors import UserError
 from store.value import Kind
 
@@ -131,10 +131,10 @@ class Lowering:
             )
         if count < builtin.least or (builtin.most is not None and count > builtin.most):
             least, most = builtin.least, builtin.most
-            takes = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+            takes = f"at least {counted(least, 'argument')}" if most is None else f"{least} to {most} arguments"
             raise query_error(
                 "query/arity",
-                f"{name} takes {takes} arguments, not {count}.",
+                f"{name} takes {counted(least, 'argument') if least == most else takes}, not {count}.",
                 text,
                 call.at,
                 hint=f"{name}: {builtin.doc}",
@@ -299,12 +299,14 @@ class Lowering:
         """The attribute of an ident; None when nobody declared attributes and nobody used this one."""
         schema = self.sources[source].snapshot.schema
         if not isinstance(ident, Keyword | str) or (isinstance(ident, str) and not ident.startswith(":")):
+            near = did_you_mean(f":{ident}", schema.idents()) if isinstance(ident, Symbol | str) else None
             raise query_error(
                 "query/wrong-type",
                 f"{show(ident)} is no attribute.",
                 text,
                 at,
                 expected="a keyword such as :person/name",
+                hint=near,
             )
         found = schema.find(str(ident))
         if found is None and schema.has_declared:

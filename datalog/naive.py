@@ -13,6 +13,7 @@ again until none grows. A `not` gets tables of its own, complete before it is be
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     Env = dict[str, Any]
     Row = tuple[Any, ...]
 
+_WIDTH = 60  # codes that an environment takes the memory of
+_BYTES_A_TUPLE = 320
+_PART = 1024  # datoms made into tuples between two looks at the clock
 _SECTIONS = {"find", "in", "with", "keys", "strs", "syms", "where", "having", "order-by", "limit", "offset", "timeout"}
 _WORDS = {"not", "not-join", "or", "or-join", "and"}
 
@@ -85,7 +89,8 @@ def _truthy(value: Any) -> bool:
 class _Facts:
     """A source as tuples: all datoms of a database, or the rows of a collection."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, budget: Budget) -> None:
+        self.budget = budget
         snapshot = getattr(value, "snapshot", None)
         if snapshot is None and hasattr(value, "basis_tx"):
             snapshot = value
@@ -96,19 +101,28 @@ class _Facts:
             self.tuples = [tuple(canonical(v) for v in row) for row in rows]
         else:
             e, a, v, tx = snapshot.all_datoms()
-            self.tuples = self._rows(e.tolist(), a.tolist(), v.tolist(), tx.tolist())
+            self.budget.check(6 * e.nbytes)  # the columns, and what was sorted to make them
+            self.budget.hold(6 * e.nbytes)
+            self.tuples = self._rows(e, a, v, tx)
 
-    def _rows(self, e: list[int], a: list[int], v: list[int], tx: list[int]) -> list[Row]:
+    def _rows(self, e: Any, a: Any, v: Any, tx: Any) -> list[Row]:
+        """The tuples of columns; made in parts, so that the budget sees them grow."""
         assert self.snapshot is not None
         codes = self.snapshot.codes()
         rows: list[Row] = []
-        for eid, aid, code, tx_eid in zip(e, a, v, tx, strict=True):
-            attribute = self.snapshot.schema.by_aid(aid)
-            one = np.array([code], dtype=np.int64)
-            value = (
-                codes.decode_many(one)[0] if attribute.kind is Kind.INTERNED else decode_inline(attribute.kind, one)[0]
-            )
-            rows.append((eid, attribute.keyword, value, tx_eid, True))
+        for start in range(0, len(e), _PART):
+            self.budget.check(_PART * _BYTES_A_TUPLE)
+            self.budget.hold(_PART * _BYTES_A_TUPLE)
+            part = [column[start : start + _PART].tolist() for column in (e, a, v, tx)]
+            for eid, aid, code, tx_eid in zip(*part, strict=True):
+                attribute = self.snapshot.schema.by_aid(aid)
+                one = np.array([code], dtype=np.int64)
+                value = (
+                    codes.decode_many(one)[0]
+                    if attribute.kind is Kind.INTERNED
+                    else decode_inline(attribute.kind, one)[0]
+                )
+                rows.append((eid, attribute.keyword, value, tx_eid, True))
         return rows
 
     def matching(self, attribute: Any) -> list[Row]:
@@ -121,7 +135,7 @@ class _Facts:
             found = []
             if entry is not None:
                 e, v, tx = self.snapshot.columns(entry.aid, tx=True)
-                found = self._rows(e.tolist(), [entry.aid] * len(e), v.tolist(), tx.tolist())
+                found = self._rows(e, np.full(len(e), entry.aid), v, tx)
             self._system[attribute] = found
         return found
 
@@ -159,6 +173,7 @@ class _Evaluator:
         self.budget = budget
         self.sources: dict[str, _Facts] = {}
         self.rules: dict[str, list[tuple[list[str], int, list[Any]]]] = {}
+        self.best: dict[str, tuple[int, str]] = {}  # rule -> place of its (min ?x) or (max ?x), and which of the two
         self.named: dict[str, Any] = {}
         self.tables: dict[Any, dict[Any, Row]] = {}
         self.calls: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
@@ -174,7 +189,7 @@ class _Evaluator:
         pairs = list(zip(forms, inputs, strict=True))
         for form, value in pairs:
             if _is_source(form):
-                self.sources[str(form)] = _Facts(value)
+                self.sources[str(form)] = _Facts(value, self.budget)
         entities = self.entity_variables(self.where, "$")
         references = self.rule_arguments(self.where, "$")
         attributes = self.attribute_variables()
@@ -192,7 +207,14 @@ class _Evaluator:
                 if _is_variable(form) and callable(value) and not isinstance(value, Keyword | Symbol):
                     self.named[str(form)] = value
                     continue
-                self.envs = [e for env in self.envs for e in self.bind(form, self.plain(value), env)]
+                envs = self.envs
+                self.envs = []
+                for env in envs:
+                    self.budget.check()
+                    made = self.bind(form, self.plain(value), env)
+                    self.budget.charge(len(made), _WIDTH)
+                    self.budget.hold(len(made) * 8 * _WIDTH)
+                    self.envs += made
         self.resolving = {}
 
     @staticmethod
@@ -212,6 +234,10 @@ class _Evaluator:
             if arguments and isinstance(arguments[0], Vector):
                 required, arguments = list(arguments[0]), arguments[1:]
             names = [str(a) for a in (*required, *arguments)]
+            for i, argument in enumerate((*required, *arguments)):
+                if isinstance(argument, List):
+                    self.best[str(name)] = (i, _head(argument))
+                    names[i] = str(argument[1])
             self.rules.setdefault(str(name), []).append((names, len(required), body))
 
     def entity_variables(self, clauses: Iterable[Any], source: str) -> dict[str, str]:
@@ -329,9 +355,18 @@ class _Evaluator:
             known = set.intersection(*(set(e) for e in envs))
             clause = self.next_clause(pending, known, source)
             pending = [c for c in pending if c is not clause]
-            envs = _distinct(e for env in envs for e in self.step(clause, env, source))
-            self.budget.charge(len(envs), 4)
+            envs = self.distinct(e for env in envs for e in self.step(clause, env, source))
+            self.budget.charge(len(envs), _WIDTH)
         return envs
+
+    def distinct(self, envs: Iterable[Env]) -> list[Env]:
+        """Each environment once, counted while they are made."""
+        found: dict[Any, Env] = {}
+        for env in envs:
+            found[tuple(sorted((n, strict_key(v)) for n, v in env.items()))] = env
+            if not len(found) % 1024:
+                self.budget.check(len(found) * 8 * _WIDTH)
+        return list(found.values())
 
     def flat(self, clause: Any) -> list[Any]:
         """A clause, or those of an `and`."""
@@ -473,8 +508,10 @@ class _Evaluator:
                 attribute = env[str(attribute)]
             if len(terms) > 2 and isinstance(terms[2], float) and terms[2] == 0:
                 terms[2] = 0.0
-        found = []
-        for row in facts.matching(attribute):
+        found: list[Env] = []
+        for i, row in enumerate(facts.matching(attribute)):
+            if not i % 1024:
+                self.budget.check(len(found) * 8 * _WIDTH)
             if len(row) < len(terms):
                 continue
             extended: Env | None = env
@@ -505,11 +542,13 @@ class _Evaluator:
             return self.from_source(str(name), arguments, env)
         values = [self.value(a, env) for a in arguments]
         try:
-            return self.function(str(name))(*values)
+            made = self.function(str(name))(*values)
         except DatalogError:
             raise
         except Exception as error:
             raise QueryError("query/function-failed", f"{show(form)} failed: {error}.") from error
+        self.budget.charge_values([made])
+        return made
 
     def function(self, name: str) -> Any:
         if name in self.named:
@@ -517,7 +556,7 @@ class _Evaluator:
         found = find_function(name)
         if found is None:
             raise QueryError("query/unknown-function", f"There is no function {name}.")
-        return found.scalar
+        return partial(found.scalar, check=self.budget.check) if found.checked else found.scalar
 
     def from_source(self, name: str, arguments: list[Any], env: Env) -> Any:
         facts = self.sources[str(arguments[0])]
@@ -546,6 +585,9 @@ class _Evaluator:
         known = tuple(
             env.get(str(a), _UNKNOWN) if _is_variable(a) else _UNKNOWN if _is_blank(a) else a for a in arguments
         )
+        if name in self.best:  # the best row of a group is known only when all of them are
+            place = self.best[name][0]
+            known = (*known[:place], _UNKNOWN, *known[place + 1 :])
         key = (name, source, tuple(None if k is _UNKNOWN else (strict_key(k),) for k in known))
         if key not in self.tables:
             self.tables[key] = {}
@@ -560,15 +602,28 @@ class _Evaluator:
         return found
 
     def grow(self) -> bool:
-        """Compute every table once more; whether one has grown or a new call has turned up."""
+        """Compute every table once more; whether one has grown or got a better row, or a new call has turned up."""
         before = len(self.tables), sum(map(len, self.tables.values()))
+        better = False
         for key, (name, source, known) in list(self.calls.items()):
             for names, _, body in self.rules[name]:
                 env = {n: k for n, k in zip(names, known, strict=True) if k is not _UNKNOWN}
                 for found in self.solve(body, [env], source):
                     row = tuple(found[n] for n in names)
-                    self.tables[key][strict_key(Vector(row))] = row
-        return before != (len(self.tables), sum(map(len, self.tables.values())))
+                    better = self.keep(name, self.tables[key], row) or better
+        return better or before != (len(self.tables), sum(map(len, self.tables.values())))
+
+    def keep(self, name: str, table: dict[Any, Row], row: Row) -> bool:
+        """Put a row into a table; whether it took the place of a worse one."""
+        if name not in self.best:
+            table[strict_key(Vector(row))] = row
+            return False
+        place, which = self.best[name]
+        group = strict_key(Vector(row[:place] + row[place + 1 :]))
+        old = table.get(group)
+        if old is None or _is_better(which, row[place], old[place]):
+            table[group] = row
+        return old is not None and table[group] is row
 
     def closed(self, clauses: Sequence[Any], envs: list[Env], source: str) -> list[Env]:
         """The environments in which clauses hold once no table grows any more."""
@@ -585,7 +640,7 @@ class _Evaluator:
             _unsupported("pull expressions")
         envs = self.closed(self.where, self.envs, "$")
         wanted = self.answer_variables(elements)
-        envs = _distinct(_only(e, Vector(map(Symbol, wanted))) for e in envs)
+        envs = self.distinct(_only(e, Vector(map(Symbol, wanted))) for e in envs)
         having = [c[0] for c in self.sections.get("having", ())]
         if any(self.is_aggregate(e) for e in (*elements, *having)):
             rows = self.aggregated(elements, having, envs)
@@ -710,6 +765,13 @@ class _Evaluator:
 _UNKNOWN = object()
 
 
+def _is_better(which: str, new: Any, old: Any) -> bool:
+    """Whether a new value is below (for max: above) an old one; numbers of one size by the total order."""
+    if which == "max":
+        new, old = old, new
+    return less(new, old) or (not less(old, new) and order_key(new) < order_key(old))
+
+
 def _attribute(value: Any) -> Any:
     """The keyword of an attribute given as a string."""
     return Keyword(value) if isinstance(value, str) and value.startswith(":") else value
@@ -725,7 +787,3 @@ def _variables(form: Any) -> set[str]:
 def _only(env: Env, names: Any) -> Env:
     kept = _variables(names)
     return {n: v for n, v in env.items() if n in kept}
-
-
-def _distinct(envs: Iterable[Env]) -> list[Env]:
-    return list({tuple(sorted((n, strict_key(v)) for n, v in e.items())): e for e in envs}.values())

@@ -15,7 +15,7 @@ malformed, to say what the grammar expected there.
             | ($src? not clause+) | ($src? not-join [?var*] clause+)
             | ($src? or branch+) | ($src? or-join [[?required*]? ?var*] branch+)      branch = clause | (and clause+)
     binding = ?var | _ | [binding+] | [binding ...] | [[binding+]]
-    rules   = [ [(name [?required+]? ?var*) clause+]+ ]
+    rules   = [ [(name [?required+]? argument*) clause+]+ ]     argument = ?var | (min ?var) | (max ?var), one of these at most
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.ast import (
     Argument,
+    Best,
     BindBlank,
     BindCollection,
     Binding,
@@ -291,7 +292,7 @@ class _QueryParser:
         """Sources, rules and find variables that are used must be declared or bound somewhere."""
         clauses = iter_clauses(query.where)
         bound = {v.name for i in query.inputs if isinstance(i, InputBinding) for v in binding_variables(i.binding)}
-        bound.update(v.name for c in query.where for v in clause_variables(c))
+        bound.update(v.name for c in query.where if not isinstance(c, Not) for v in clause_variables(c))
         for clause in clauses:
             if isinstance(clause, Pattern) or (isinstance(clause, RuleCall) and clause.source != "$"):
                 self.check_source(clause.source, clause.at)
@@ -646,6 +647,13 @@ class _QueryParser:
                     f"The branches of the rule {name} take {len(others[0].head)} and {len(branch.head)} arguments.",
                     code="query/rule-arity",
                 )
+            if others and others[0].best != branch.best:
+                self.fail_at(
+                    branch.at,
+                    f"The branches of the rule {name} differ in what they take the minimum or maximum of.",
+                    expected="the same (min ?x) or (max ?x) in the same place of each head",
+                    code="query/rule-aggregate",
+                )
             others.append(branch)
         return Rules(self.text, {name: tuple(branches) for name, branches in found.items()})
 
@@ -656,13 +664,47 @@ class _QueryParser:
         head = self.head(items[0])
         if str(head) in _CONNECTIVES or str(head)[0] in "?$%":
             self.fail(items[0], f"{head} cannot be the name of a rule.", "another name")
-        required, free = self.rule_variables(items[0].items[1:])
+        arguments, best = self.best(items[0].items[1:])
+        required, free = self.rule_variables(arguments)
+        if best is not None:
+            best = Best(best.name, best.position + max(len(required) - 1, 0))
         if not required and not free:
             self.fail(items[0], f"The rule {head} has no arguments.", f"({head} ?x)")
         clauses = tuple(self.clauses(items[1:], "$"))
         if not clauses:
             self.fail(node, f"The rule {head} has no clauses.", f"[({head} ?x) [?x :a ?v]]")
-        return str(head), Branch(required, required + free, clauses, (node.start, node.end))
+        return str(head), Branch(required, required + free, clauses, (node.start, node.end), best)
+
+    def best(self, nodes: Sequence[Node]) -> tuple[list[Node], Best | None]:
+        """(the arguments of a head with plain variables only, its aggregate); positions count the required ones as one."""
+        plain: list[Node] = []
+        best: Best | None = None
+        for position, node in enumerate(nodes):
+            if not isinstance(node.value, List):
+                plain.append(node)
+                continue
+            name = str(self.head(node))
+            if name not in ("min", "max"):
+                self.fail_at(
+                    (node.start, node.end),
+                    f"{name} cannot stand in the head of a rule, which may call itself: only min and max are sound there.",
+                    expected="(min ?x) or (max ?x)",
+                    hint=f"aggregate over the rule in :find, as in [:find ?x ({name} ?y) :in $ % :where (rule ?x ?y)]",
+                    code="query/rule-aggregate",
+                )
+            if best is not None:
+                self.fail_at(
+                    (node.start, node.end),
+                    "The head of a rule has two aggregates.",
+                    expected="one (min ?x) or (max ?x)",
+                    hint="write a rule for each",
+                    code="query/rule-aggregate",
+                )
+            if len(node.items) != 2:
+                self.fail(node, f"{name} in the head of a rule takes one variable.", f"({name} ?x)")
+            best = Best(name, position)
+            plain.append(node.items[1])
+        return plain, best
 
     # errors ---------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ Node = what it means (bag semantics in between, the root's rows are made distinc
     Project         some of the columns, optionally distinct
     Shared          a subplan used in several places: evaluated once for each run (`key` tells which one it is)
     Derived         rows of a predicate inside a fixpoint: all of them, or those new in this round
+    Closure         the transitive closure of one relation, from bound values or from all
     Fixpoint        the least relations closed under rules (semi-naive), and which of them is the result
 
 Nodes compare by identity. `variables` are the columns that leave a node, `rows` is the planner's estimate.
@@ -243,10 +244,18 @@ class RulePlan(Record):
     driver: str | None
 
 
+class Best(Record):
+    """A predicate that keeps one row for each group: the one whose column `position` is least, or `greatest`."""
+
+    predicate: str
+    position: int
+    greatest: bool
+
+
 class Fixpoint(Record):
     """The least relations closed under `rules`; `predicates` gives the width of each, `result` is the one wanted.
 
-    `terms` binds the result's columns by position, as in `Derived`.
+    `terms` binds the result's columns by position, as in `Derived`; `best` names the predicates that aggregate.
     """
 
     variables: tuple[str, ...]
@@ -257,10 +266,32 @@ class Fixpoint(Record):
     result: str
     terms: tuple[Term, ...]
     label: str
+    best: tuple[Best, ...] = ()
+    additive: bool = False  # the best rows are sums: one that keeps getting better has no end
+
+
+class Closure(Record):
+    """The transitive closure of the relation that `edges` gives as the columns `ends`, under the call's `terms`.
+
+    `bound` is the position of the argument that the rows of `seed` bind; then `edges` is the plan of one step from there, over
+    the nodes of a `Derived` of this `key`. Without it `edges` gives all pairs. `general` is the same as a fixpoint.
+    """
+
+    variables: tuple[str, ...]
+    rows: float
+    key: int
+    edges: Node
+    ends: tuple[str, str]
+    bound: int | None
+    seed: Node | None
+    terms: tuple[Term, ...]
+    general: Fixpoint
+    label: str
 
 
 Node: TypeAlias = (
     "Unit | Input | Scan | Tuples | Join | AntiJoin | Filter | Extend | Union | Project | Shared | Derived | Fixpoint"
+    " | Closure"
 )
 
 
@@ -326,6 +357,8 @@ def children(node: Node) -> tuple[Node, ...]:
         return tuple(r.body for r in node.rules)
     if isinstance(node, Filter | Extend | Project | Shared):
         return (node.child,)
+    if isinstance(node, Closure):
+        return (node.edges,) if node.seed is None else (node.seed, node.edges)
     return ()
 
 
@@ -380,7 +413,11 @@ def describe(node: Node) -> str:
         which = "new rows of" if node.delta else "rows of"
         return f"{which} ({' '.join([node.predicate, *map(term_text, node.terms)])})"
     if isinstance(node, Fixpoint):
-        return f"fixpoint {node.label}"
+        kept = "".join(f", {'greatest' if b.greatest else 'least'} {b.position} of {b.predicate}" for b in node.best)
+        return f"fixpoint {node.label}{kept}"
+    if isinstance(node, Closure):
+        way = "" if node.bound is None else f" from {term_text(node.terms[node.bound])}"
+        return f"closure{way} {node.label}"
     return "union" if isinstance(node, Union) else "one row"
 
 

@@ -16,7 +16,7 @@ before them: that subplan is `Shared`, so it runs once and feeds both sides of t
 Recursive rules become one Fixpoint for a call. Arguments that are bound at the call restrict it (magic sets): a predicate
 `wanted p^bf` holds the bindings asked for, the rules of p start from it, and rule calls inside bodies ask for more. When the
 recursive call passes the free arguments on unchanged (tail recursion), the bindings travel instead of the answers, so that
-"all ancestors of x" costs what it returns.
+"all ancestors of x" costs what it returns; so do sums of longs under `min` and `max`, added up on the way.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ from datalog.lower import Atom, Lowering, bound_from, takes_range, unbound_error
 from datalog.plan import (
     AggregateTree,
     AntiJoin,
+    Best,
     Bound,
     CallTree,
+    Closure,
     Const,
     Derived,
     Extend,
@@ -71,19 +73,22 @@ from datalog.plan import (
     same_node,
     term_text,
 )
-from datalog.record import replace
-from datalog.rules import RuleSet, expand_or, rename_scopes, use_branch
+from datalog.record import Record, replace
+from datalog.renaming import expand_or, rename_scopes, use_branch
+from store.value import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from datalog.ast import Binding, Query
+    from datalog.ast import Binding, Branch, Query
     from datalog.lower import SourceInfo
     from datalog.plan import Node
+    from datalog.rules import RuleSet
 
 _REDUCERS = ("filter", "not")
 _MOST_STARTS = 8  # first atoms tried
 _MOST_INLINED = 400  # uses of rules in one plan; beyond it a rule is evaluated once and shared
+_STAR_WORK = 0.25  # of a probe: a star alone is filled by gathering whole columns, in order
 _SEED_SHARE = 0.05  # of the base rows: up to so many bindings restrict a recursive rule
 
 
@@ -153,6 +158,14 @@ class Planner:
         atoms = [*self.inputs(), *self.lowering.atoms(clauses, query.text)]
         self.check_callables(atoms)
         state = self.body(atoms, State(), frozenset(needed) - self.params)
+        for name in needed:
+            if name not in self.params and name not in state.node.variables:
+                raise query_error(
+                    "query/unbound-variable",
+                    f"No clause and no input binds {name}.",
+                    query.text,
+                    query.variable_at(name),
+                )
         root = Project(tuple(v for v in needed if v not in self.params), state.rows, state.node, distinct=True)
         return Plan(
             query=query,
@@ -431,19 +444,20 @@ class Planner:
         call = atom.rule
         assert call is not None
         assert self.rules is not None
-        positions = self.needed_positions(call.name)
+        positions = self.needed_positions(call)
         return (
             frozenset(t.name for i, t in enumerate(call.arguments) if i in positions and isinstance(t, Variable))
             - self.params
         )
 
-    def needed_positions(self, name: str) -> frozenset[int]:
+    def needed_positions(self, call: RuleCall) -> frozenset[int]:
         """The argument positions of a recursive rule that its own clauses cannot bind."""
         assert self.rules is not None
         found: set[int] = set()
-        for branch in self.rules.branches[name]:
+        for branch in self.rules.branches[call.name]:
             found.update(range(len(branch.required)))
-            atoms = self.lowering.atoms(branch.clauses, self.rules.text)
+            clauses = use_branch(branch, tuple(branch.head), self.lowering.fresh, call.source)
+            atoms = self.lowering.atoms(clauses, self.rules.text)
             given: frozenset[str] = frozenset()
             for atom in atoms:
                 if atom.kind != "extend" or not atom.needs & {v.name for v in branch.head}:
@@ -563,7 +577,7 @@ class Planner:
         if atom.kind == "star":
             work, size = self.star_size(atom)
             after, distinct = joined(state, size)
-            return work + size.rows + rows * 0.5, after, distinct
+            return work * _STAR_WORK + size.rows * 0.5 + rows * 0.5, after, distinct
         if atom.kind == "filter":
             assert atom.call is not None
             after = rows * SELECTIVITY.get(atom.call.name, 0.5)
@@ -798,12 +812,14 @@ class Planner:
         assert call is not None
         assert self.rules is not None
         terms = tuple(self.lowering.term(t) for t in call.arguments)
-        must = self.needed_positions(call.name)
+        must = self.needed_positions(call)
+        best = self.rules.best(call.name)
         bound = set(state.node.variables)
         few = state.rows <= max(64.0, self.rule_rows(atom) * _SEED_SHARE)
         pattern = "".join(
             "b"
-            if isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound and (few or i in must))
+            if (best is None or best.position != i)
+            and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound and (few or i in must)))
             else "f"
             for i, t in enumerate(terms)
         )
@@ -816,11 +832,41 @@ class Planner:
                 state = self.share(state)
             seed = self.seed(state, on)
         program = Program(self, atom, pattern)
-        node: Node = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
+        general = program.fixpoint(seed, terms, self.rule_rows(atom) if not on else rows)
+        edges = self.rules.closures.get(call.name)
+        node: Node = general if edges is None or must else self.closure(call, edges, pattern, seed, general)
         if seed is None and not state.volatile and program.volatile is False:
             self.keys += 1
             node = Shared(node.variables, node.rows, node, self.keys)
         return self.join_node(state, node, needed, rows, distinct)
+
+    def closure(self, call: RuleCall, edges: Branch, pattern: str, seed: State | None, general: Fixpoint) -> Closure:
+        """The call as a transitive closure of what the branch `edges` gives; see shapes.py."""
+        assert self.rules is not None
+        self.keys += 1
+        ends = self.lowering.fresh(edges.head[0].name), self.lowering.fresh(edges.head[1].name)
+        clauses = use_branch(edges, tuple(map(Variable, ends)), self.lowering.fresh, call.source)
+        bound = pattern.find("b") if seed is not None else None
+        start = State()
+        if bound is not None:
+            here = ends[bound]
+            frontier = Derived((here,), 50.0, "frontier", delta=True, terms=(Var(here),), fixpoint=self.keys)
+            start = State(frontier, 50.0, {here: 50.0}, volatile=True)
+        key = self.keys
+        step = self.body(self.lowering.atoms(clauses, self.rules.text), start, frozenset(ends))
+        way = ends if bound != 1 else (ends[1], ends[0])
+        return Closure(
+            general.variables, general.rows, key, step.node, way, bound, None if seed is None else seed.node,
+            general.terms, general, general.label,
+        )  # fmt: skip
+
+
+class SumTail(Record):
+    """A body of tail recursion with a sum: its recursive call, the clause that adds, what it adds; all None without recursion."""
+
+    call: Atom | None
+    extend: Atom | None
+    step: Any
 
 
 class Program:
@@ -842,6 +888,7 @@ class Program:
         self.asked = [self.first]
         self.bodies: list[tuple[str, tuple[Any, ...], list[Atom]]] = []
         self.widths: dict[str, int] = {}
+        self.bests: list[Best] = []
         planner.keys += 1
         self.key = planner.keys
         self.volatile = False
@@ -860,7 +907,16 @@ class Program:
         name, _, _ = self.first
         label = f"({' '.join([name, *map(term_text, terms)])})"
         return Fixpoint(
-            variables, rows, self.key, tuple(self.widths.items()), tuple(plans), self.symbol(self.first), terms, label
+            variables,
+            rows,
+            self.key,
+            tuple(self.widths.items()),
+            tuple(plans),
+            self.symbol(self.first),
+            terms,
+            label,
+            tuple(self.bests),
+            self.component in self.rules.additive,
         )
 
     @staticmethod
@@ -894,6 +950,9 @@ class Program:
         name, source, pattern = asked
         planner = self.planner
         self.widths[self.symbol(asked)] = len(pattern)
+        best = self.rules.best(name)
+        if best is not None:
+            self.bests.append(Best(self.symbol(asked), best.position, best.name == "max"))
         bodies: list[tuple[tuple[str, ...], list[Atom]]] = []
         for branch in self.rules.branches[name]:
             head = tuple(Variable(planner.lowering.fresh(v.name), v.at) for v in branch.head)
@@ -901,9 +960,14 @@ class Program:
             for body in expand_or(clauses, lambda o: self.rules.reaches((o,), self.component)):
                 atoms = planner.expand_rules(planner.lowering.atoms(body, self.rules.text), State())
                 bodies.append((tuple(v.name for v in head), atoms))
-        if "b" in pattern and "f" in pattern and all(self.is_tail(h, a, asked) for h, a in bodies):
-            self.define_tail(asked, bodies)
-            return
+        if "b" in pattern and "f" in pattern:
+            if all(self.is_tail(h, a, asked) for h, a in bodies):
+                self.define_tail(asked, bodies)
+                return
+            tails = [] if best is None else [self.sum_tail(h, a, asked, best.position) for h, a in bodies]
+            if best is not None and all(t is not None for t in tails):
+                self.define_sum_tail(asked, bodies, [t for t in tails if t is not None], best)
+                return
         for head_names, atoms in bodies:
             self.define_body(asked, head_names, atoms)
 
@@ -936,10 +1000,13 @@ class Program:
         assert call is not None
         planner = self.planner
         terms = tuple(planner.lowering.term(t) for t in call.arguments)
-        must = planner.needed_positions(call.name)
+        must = planner.needed_positions(call)
+        best = self.rules.best(call.name)
         pattern = "".join(
             "b"
-            if (everything or i in must) and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
+            if (everything or i in must)
+            and (best is None or best.position != i)
+            and (isinstance(t, Const | Param) or (isinstance(t, Var) and t.name in bound))
             else "f"
             for i, t in enumerate(terms)
         )
@@ -1003,6 +1070,111 @@ class Program:
             bound = iter(seeds)
             result = tuple(next(bound) if p == "b" else Var(h) for h, p in zip(head, pattern, strict=True))
             self.bodies.append((self.symbol(asked), result, [start, *rest]))
+
+    def sum_tail(
+        self, head: tuple[str, ...], atoms: list[Atom], asked: tuple[str, str, str], position: int
+    ) -> SumTail | None:
+        """How a body adds to the cost of its one recursive call, when that is all that keeps it from tail recursion.
+
+        Only sums of longs are taken: they may be added up from the other end and stay the same.
+        """
+        calls = [a for a in atoms if self.is_recursive(a)]
+        if not calls:
+            return SumTail(None, None, None) if self.is_long(head[position], atoms) else None
+        call = calls[0].rule
+        assert call is not None
+        cost = call.arguments[position]
+        for atom in atoms:
+            if atom.kind != "extend" or not isinstance(cost, Variable) or not isinstance(atom.binding, BindVariable):
+                continue
+            step = self.step_of(atom.call, cost.name)
+            if step is None or atom.binding.variable.name != head[position]:
+                continue
+            if isinstance(step, Var) and not self.is_long(step.name, atoms):
+                return None
+            rest = [a for a in atoms if a is not atom and a is not calls[0]]
+            if any({cost.name, head[position]} & a.seen for a in rest):
+                return None
+            # what is left is tail recursion when the cost is handed on unchanged
+            handed = tuple(Variable(head[position]) if i == position else a for i, a in enumerate(call.arguments))
+            tail = replace(calls[0], rule=replace(call, arguments=handed))
+            if not self.is_tail(head, [*rest, tail], asked):
+                return None
+            return SumTail(calls[0], atom, step)
+        return None
+
+    @staticmethod
+    def step_of(call: CallTree | None, cost: str) -> Any:
+        """What a call adds to a cost: the other summand of `+`, 1 for `inc`; None when it is no such call."""
+        if call is None or call.builtin is None or Var(cost) not in call.arguments:
+            return None
+        if call.name == "inc":
+            return Const(1)
+        if call.name != "+" or len(call.arguments) != 2:
+            return None
+        left, right = call.arguments
+        step = right if left == Var(cost) else left
+        is_long = isinstance(step, Const) and type(step.value) is int and kind_of(step.value) is Kind.LONG
+        return step if is_long or (isinstance(step, Var) and step.name != cost) else None
+
+    def is_long(self, name: str, atoms: list[Atom]) -> bool:
+        """Whether a clause of a body shows that a variable holds longs only."""
+        for atom in atoms:
+            node = atom.node
+            if (
+                isinstance(node, Scan)
+                and node.value == Var(name)
+                and type(node.attribute) is int
+                and node.attribute >= 0
+            ):
+                snapshot = self.planner.sources[node.source].snapshot
+                return bool(snapshot.schema.by_aid(node.attribute).kind is Kind.LONG)
+            if atom.kind == "extend" and atom.call is not None and atom.call.name in ("ground", "identity"):
+                given = atom.call.arguments[0] if atom.call.builtin is not None else None
+                if isinstance(atom.binding, BindVariable) and atom.binding.variable.name == name:
+                    return isinstance(given, Const) and type(given.value) is int and kind_of(given.value) is Kind.LONG
+        return False
+
+    def define_sum_tail(
+        self,
+        asked: tuple[str, str, str],
+        bodies: list[tuple[tuple[str, ...], list[Atom]]],
+        tails: list[SumTail],
+        best: Any,
+    ) -> None:
+        """Tail recursion with a sum: `reached` also holds the best sum of the steps from one binding to the other."""
+        lowering = self.planner.lowering
+        pattern = asked[2]
+        width = pattern.count("b")
+        reached = f"reached {self.symbol(asked)}"
+        text = self.rules.text
+        seeds = tuple(Var(lowering.fresh(f"?seed{i}")) for i in range(width))
+        wanted = self.derived(self.wanted(asked), seeds, text, (-1, -1), width)
+        self.bodies.append((reached, (*seeds, *seeds, Const(0)), [wanted]))
+        self.bests.append(Best(reached, 2 * width, best.name == "max"))
+        for (head, atoms), tail in zip(bodies, tails, strict=True):
+            here = tuple(Var(h) for h, p in zip(head, pattern, strict=True) if p == "b")
+            sum_so_far, total = Var(lowering.fresh("?sum")), lowering.fresh("?sum")
+            start = self.derived(reached, (*seeds, *here, sum_so_far), text, (-1, -1), 2 * width + 1)
+            step = Var(head[best.position]) if tail.call is None else tail.step
+            call = CallTree("+", find_function("+"), None, (sum_so_far, step), (-1, -1), text)
+            needs = frozenset(t.name for t in call.arguments if isinstance(t, Var))
+            add = Atom(
+                "extend", needs, frozenset((total,)), text, (-1, -1), call=call, binding=BindVariable(Variable(total))
+            )
+            rest = [a for a in atoms if a is not tail.call and a is not tail.extend]
+            if tail.call is not None:
+                assert tail.call.rule is not None
+                arguments = zip(tail.call.rule.arguments, pattern, strict=True)
+                passed = (lowering.term(t) for t, p in arguments if p == "b")
+                self.bodies.append((reached, (*seeds, *passed, Var(total)), [start, *rest, add]))
+                continue
+            bound = iter(seeds)
+            result = tuple(
+                next(bound) if p == "b" else Var(total if i == best.position else h)
+                for i, (h, p) in enumerate(zip(head, pattern, strict=True))
+            )
+            self.bodies.append((self.symbol(asked), result, [start, *rest, add]))
 
     def drive(self, predicate: str, head: tuple[Any, ...], atoms: list[Atom]) -> list[RulePlan]:
         """The plans of one rule: one for each recursive atom whose new rows can drive it."""

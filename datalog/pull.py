@@ -80,7 +80,7 @@ class _Node:
         self.held: dict[Any, Any] = {}
         self.real = False  # holds something of the database, not only its id and defaults
         self.depths: dict[int, int] = {}
-        self.seen: dict[int, frozenset[int]] = {}
+        self.seen: dict[int, set[int]] = {}
         self.family: set[int] | None = None  # the components expanded below one entity asked for, each once
 
 
@@ -115,7 +115,9 @@ class _Puller:
         """2. Fetch every attribute of a pattern for the nodes of a batch."""
         if not nodes:
             return
-        self.budget.charge(len(nodes), 1 + len(pattern.attributes))
+        width = 60 + 12 * len(pattern.attributes)  # a node, its dict, a value for each attribute: kept to the end
+        self.budget.charge(len(nodes), width)
+        self.budget.hold(len(nodes) * 8 * width)
         if pattern.eid is not None:
             for node in nodes:
                 node.held[pattern.eid] = node.eid
@@ -139,7 +141,8 @@ class _Puller:
     def everything(self, pattern: PullPattern, nodes: list[_Node], eids: Any) -> None:
         """The attributes that a wildcard adds to those named."""
         rows, aids, codes, _ = self.snapshot.entities(eids)
-        self.budget.charge(int(rows.size), 4)
+        self.budget.charge(int(rows.size), 20)
+        self.budget.hold(int(rows.size) * 8 * 20)
         named = {s.ident for s in pattern.attributes if not s.reverse}
         by_aid: dict[int, tuple[list[int], list[int]]] = {}
         for eid, aid, code in zip(eids[rows].tolist(), aids.tolist(), codes.tolist(), strict=True):
@@ -205,7 +208,9 @@ class _Puller:
             if inner is _WHOLE:
                 children = [self.component(node, eid) for eid in eids]
             else:
-                children = [self.child(spec, node, eid, depth) for eid in eids]
+                # a chain hands its set of seen entities on; a fork, or a second recursion, needs copies
+                alone = len(eids) == 1 and sum(s.depth is not None for s in inner.attributes) == 1
+                children = [self.child(spec, node, eid, depth, alone=alone) for eid in eids]
             self.links.append((node, spec, children, single))
             made.extend(c for c in children if not c.held)
         if made:
@@ -223,14 +228,18 @@ class _Puller:
         parent.family.add(eid)
         return node
 
-    @staticmethod
-    def child(spec: PullAttribute, parent: _Node, eid: int, depth: int | None) -> _Node:
+    def child(self, spec: PullAttribute, parent: _Node, eid: int, depth: int | None, *, alone: bool) -> _Node:
         """The node of a referred entity; one already seen by this recursion holds its id and is done."""
         node = _Node(eid)
         if depth is None:
             return node
         key = id(spec)
-        seen = parent.seen.get(key, frozenset()) | {parent.eid}
+        seen = parent.seen.get(key)
+        if seen is None or not alone:
+            seen = set(seen or ())
+            self.budget.check()
+            self.budget.hold(60 * (len(seen) + 1))
+        seen.add(parent.eid)
         if eid in seen:
             node.held[":db/id"] = eid
             return node

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from datalog import engine, find
 from datalog.ast import InputBinding, InputName, InputRules, InputSource, Query
 from datalog.builtins import REGISTERED
-from datalog.errors import QueryError, names, query_error
+from datalog.errors import QueryError, counted, names, query_error
 from datalog.limits import Budget, Limits
 from datalog.lower import SourceInfo
 from datalog.parser import nesting_of, parse_query, parse_rules
@@ -231,7 +231,8 @@ class Prepared:
         extra, missing = len(inputs) - len(wanted), len(wanted) - len(inputs)
         raise query_error(
             "query/input-count",
-            f":in takes {len(wanted)} inputs ({names(shown)}), but {len(inputs)} were passed.",
+            f":in takes {counted(len(wanted), 'input')} ({names(shown)}), but {len(inputs) or 'none'} "
+            f"{'was' if len(inputs) == 1 else 'were'} passed.",
             self.query.text,
             wanted[len(inputs)].at if missing > 0 else (-1, -1),
             hint=f"pass {missing} more" if missing > 0 else f"name the other {extra} in :in, for example :in $ ?x",

@@ -231,7 +231,7 @@ def _holds(what: str, text: str, at: int) -> bool:
     return (before != after) is (what == "boundary")
 
 
-def _no_check() -> None:
+def _no_check(_size: int = 0) -> None:
     """The check that never raises."""
 
 
@@ -362,11 +362,12 @@ def split(regex: Regex, text: str, limit: int = 0, check: Callable[[], None] = _
     return parts
 
 
-def replace(regex: Regex, text: str, new: str, check: Callable[[], None] = _no_check) -> str:
-    """The text with every match replaced by a plain string."""
+def replace(regex: Regex, text: str, new: str, check: Callable[..., None] = _no_check) -> str:
+    """The text with every match replaced by a plain string; its size is told to `check` before it is made."""
     parts: list[str] = []
     at = 0
     for places in _places(regex, text, check):
         parts += [text[at : places[0]], new]
         at = places[1]
+    check(len(text) + len(parts) // 2 * len(new))
     return "".join([*parts, text[at:]])

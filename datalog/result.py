@@ -210,12 +210,22 @@ class KeyedRow(dict[Any, Any]):
     """A row under `:keys`: keys are ":name" strings; a Keyword or the bare name finds them too."""
 
     def __missing__(self, key: Any) -> Any:
-        text = str(key)
-        if text[:1] != ":":
-            text = f":{text}"
-        if text in self:
+        text = _key_text(key)
+        if dict.__contains__(self, text):
             return self[text]
         raise KeyError(key)
+
+    def __contains__(self, key: Any) -> bool:
+        return dict.__contains__(self, key) or dict.__contains__(self, _key_text(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of a key in any of its forms, or the default."""
+        return dict.get(self, key, dict.get(self, _key_text(key), default))
+
+
+def _key_text(key: Any) -> str:
+    text = str(key)
+    return text if text[:1] == ":" else f":{text}"
 
 
 def _cell(value: Any) -> str:

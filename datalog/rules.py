@@ -1,197 +1,32 @@
-"""Rules: renaming, who calls whom, and the checks that make a rule set safe to run.
+"""Rules: who calls whom, and the checks that make a rule set safe to run.
 
 Place on the path: takes `ast.Rules`, gives the planner what it needs to inline a rule or to build its fixpoint. No schema,
 no evaluation.
 
 The rules that keep it honest:
-- renaming is hygienic: variables of a body that are not in its head get fresh names at every use, and so do variables inside
-  `not-join` and `or-join` that the join does not name;
-- the default source `$` inside a body means the source of the call;
-- rules that call each other form one stratum (a strongly connected component); `not` may only reach strata below its own.
+- rules that call each other form one stratum (a strongly connected component); `not` may only reach strata below its own;
+- `min` and `max` in a head are let into recursion only where monotone.py finds them sound.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from datalog.ast import (
-    BindCollection,
-    BindTuple,
-    BindVariable,
-    Branch,
-    Call,
-    Constant,
-    Function,
-    Not,
-    Or,
-    Pattern,
-    Predicate,
-    RuleCall,
-    Rules,
-    SourceArgument,
-    Variable,
-    clause_variables,
-    iter_clauses,
-)
-from datalog.errors import did_you_mean, names, query_error
-from datalog.record import replace
+from datalog.ast import Branch, Not, RuleCall, Rules, clause_variables, iter_clauses
+from datalog.errors import counted, did_you_mean, names, query_error
+from datalog.monotone import check_aggregates
+from datalog.shapes import closure_edges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from datalog.ast import Argument, Binding, Clause, Term
-
-Mapping: TypeAlias = "dict[str, Variable | Constant]"
-
-
-# renaming ------------------------------------------------------------------------------------------------------------
-
-
-class Renaming:
-    """One use of a body: old variable -> new variable or constant, fresh ones as they turn up."""
-
-    __slots__ = ("extra", "fresh", "mapping", "source")
-
-    def __init__(self, mapping: Mapping, fresh: Callable[[str], str], source: str) -> None:
-        self.mapping = mapping
-        self.fresh = fresh
-        self.source = source
-        self.extra: list[Clause] = []  # equalities that a constant in a binding position leaves behind
-
-    def clauses(self, clauses: Iterable[Clause]) -> tuple[Clause, ...]:
-        """The clauses under this renaming, with what they leave behind."""
-        kept, self.extra = self.extra, []
-        renamed = tuple(self.clause(c) for c in clauses)
-        result = renamed + tuple(self.extra)
-        self.extra = kept
-        return result
-
-    def clause(self, clause: Clause) -> Clause:
-        """One clause under this renaming."""
-        if isinstance(clause, Pattern):
-            terms = tuple(self.term(t) for t in clause.terms)
-            return replace(clause, source=self.source_name(clause.source), terms=terms)
-        if isinstance(clause, RuleCall):
-            arguments = tuple(self.term(t) for t in clause.arguments)
-            return replace(clause, source=self.source_name(clause.source), arguments=arguments)
-        if isinstance(clause, Predicate):
-            return replace(clause, call=self.call(clause.call))
-        if isinstance(clause, Function):
-            return replace(clause, call=self.call(clause.call), binding=self.binding(clause.binding))
-        if isinstance(clause, Not):
-            return replace(
-                clause, join=self.joined(clause.join), clauses=self.inner(clause.join).clauses(clause.clauses)
-            )
-        inner = self.inner(clause.join)
-        return replace(
-            clause,
-            required=self.joined(clause.required) or (),
-            join=self.joined(clause.join),
-            branches=tuple(inner.inner_branch(clause.join).clauses(b) for b in clause.branches),
-        )
-
-    def inner(self, join: tuple[Variable, ...] | None) -> Renaming:
-        """The renaming inside a `not` or `or`: the same one, or with `join` one that knows the joined variables only."""
-        if join is None:
-            return self
-        return Renaming({v.name: self.variable(v) for v in join}, self.fresh, self.source)
-
-    def inner_branch(self, join: tuple[Variable, ...] | None) -> Renaming:
-        """The renaming of one branch of `or-join`: what the join does not name is the branch's own."""
-        return self if join is None else Renaming(dict(self.mapping), self.fresh, self.source)
-
-    def joined(self, join: tuple[Variable, ...] | None) -> tuple[Variable, ...] | None:
-        """The variables of a join list that are still variables."""
-        if join is None:
-            return None
-        found = [self.variable(v) for v in join]
-        return tuple(dict.fromkeys(v for v in found if isinstance(v, Variable)))
-
-    def variable(self, variable: Variable) -> Variable | Constant:
-        """What stands for a variable."""
-        found = self.mapping.get(variable.name)
-        if found is None:
-            found = self.mapping[variable.name] = Variable(self.fresh(variable.name), variable.at)
-        return replace(found, at=variable.at) if isinstance(found, Variable) else found
-
-    def term(self, term: Term) -> Term:
-        """What stands for a term of a pattern."""
-        return self.variable(term) if isinstance(term, Variable) else term
-
-    def call(self, call: Call) -> Call:
-        """What stands for a call."""
-        name = call.name
-        if name.startswith("?"):
-            found = self.variable(Variable(name, call.at))
-            name = found.name if isinstance(found, Variable) else name
-        return Call(name, tuple(self.argument(a) for a in call.arguments), call.at)
-
-    def argument(self, argument: Argument) -> Argument:
-        """What stands for an argument of a call."""
-        if isinstance(argument, Variable):
-            return self.variable(argument)
-        if isinstance(argument, Call):
-            return self.call(argument)
-        if isinstance(argument, SourceArgument):
-            return replace(argument, name=self.source_name(argument.name))
-        return argument
-
-    def binding(self, binding: Binding) -> Binding:
-        """What stands for a binding; a constant in its place becomes a fresh variable and an equality."""
-        if isinstance(binding, BindVariable):
-            found = self.variable(binding.variable)
-            if isinstance(found, Variable):
-                return replace(binding, variable=found)
-            new = Variable(self.fresh(binding.variable.name), binding.at)
-            self.extra.append(Predicate(Call("=", (new, found), binding.at), binding.at))
-            return replace(binding, variable=new)
-        if isinstance(binding, BindTuple):
-            return replace(binding, items=tuple(self.binding(b) for b in binding.items))
-        if isinstance(binding, BindCollection):
-            return replace(binding, item=self.binding(binding.item))
-        return binding
-
-    def source_name(self, name: str) -> str:
-        """What stands for a source."""
-        return self.source if name == "$" else name
-
-
-def rename_scopes(clauses: tuple[Clause, ...], fresh: Callable[[str], str]) -> tuple[Clause, ...]:
-    """The clauses of a query with fresh names for variables local to `not-join` and `or-join`; all others keep theirs."""
-    if not any(isinstance(c, Not | Or) and c.join is not None for c in iter_clauses(clauses)):
-        return clauses
-    identity: Mapping = {}
-    for variable in _scope_variables(clauses):
-        identity[variable.name] = variable
-    return Renaming(identity, fresh, "$").clauses(clauses)
-
-
-def _scope_variables(clauses: tuple[Clause, ...]) -> list[Variable]:
-    found: list[Variable] = []
-    for clause in clauses:
-        found.extend(clause_variables(clause))
-    return found
-
-
-def use_branch(
-    branch: Branch, arguments: tuple[object, ...], fresh: Callable[[str], str], source: str
-) -> tuple[Clause, ...]:
-    """The clauses of a rule's branch for one call: head variables replaced by the arguments, all others fresh."""
-    mapping: Mapping = {}
-    for head, argument in zip(branch.head, arguments, strict=True):
-        if isinstance(argument, Variable | Constant):
-            mapping[head.name] = argument
-    return Renaming(mapping, fresh, source).clauses(branch.clauses)
-
-
-# checks and dependencies ---------------------------------------------------------------------------------------------
+    from datalog.ast import Best, Clause
 
 
 class RuleSet:
     """A checked rule set: which rules are recursive and with whom.
 
     Raises on construction:
-        QueryError: `query/unsafe-rule`, `query/unknown-rule`, `query/rule-arity`, `query/unstratified`.
+        QueryError: `query/unsafe-rule`, `query/unknown-rule`, `query/rule-arity`, `query/unstratified`,
+            `query/unsound-aggregate`.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -203,9 +38,21 @@ class RuleSet:
         self._check_heads()
         for name, branches in rules.branches.items():
             self._check_negation(name, branches)
+        self.additive = check_aggregates(rules, self.component)
+        # an aggregated rule is a fixpoint, too: of one round when nothing leads back to it
         self.recursive = {
-            n for n in calls if n in calls[n] or sum(c == self.component[n] for c in self.component.values()) > 1
+            n
+            for n in calls
+            if n in calls[n]
+            or self.best(n) is not None
+            or sum(c == self.component[n] for c in self.component.values()) > 1
         }
+
+        self.closures = {n: closure_edges(n, b) for n, b in rules.branches.items() if n in self.recursive}
+
+    def best(self, name: str) -> Best | None:
+        """What a rule takes the minimum or maximum of; all its branches agree on it."""
+        return self.branches[name][0].best
 
     def _calls(self, branches: tuple[Branch, ...]) -> set[str]:
         found: set[str] = set()
@@ -232,7 +79,7 @@ class RuleSet:
         if len(call.arguments) != len(branches[0].head):
             raise query_error(
                 "query/rule-arity",
-                f"The rule {call.name} takes {len(branches[0].head)} arguments, not {len(call.arguments)}.",
+                f"The rule {call.name} takes {counted(len(branches[0].head), 'argument')}, not {len(call.arguments)}.",
                 text,
                 call.at,
                 expected=f"({call.name} {' '.join(v.name for v in branches[0].head)})",
@@ -323,15 +170,3 @@ def _components(calls: dict[str, set[str]]) -> dict[str, int]:
                         if member == node:
                             break
     return component
-
-
-def expand_or(clauses: tuple[Clause, ...], needs_expanding: Callable[[Or], bool]) -> list[tuple[Clause, ...]]:
-    """The alternatives of a body with the chosen `or` clauses multiplied out."""
-    bodies: list[tuple[Clause, ...]] = [()]
-    for clause in clauses:
-        if isinstance(clause, Or) and needs_expanding(clause):
-            choices = [b for branch in clause.branches for b in expand_or(branch, needs_expanding)]
-        else:
-            choices = [(clause,)]
-        bodies = [body + choice for body in bodies for choice in choices]
-    return bodies

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store.edn import Keyword, Map, read_edn, read_nodes, show_form, write_edn
+from store.edn import Keyword, Map, decoded, read_edn_bytes, read_nodes, show_form, write_edn
 from store.errors import EdnError, KeyMapError
 
 if TYPE_CHECKING:
@@ -75,39 +75,23 @@ def read_memory(path: str | PathLike[str]) -> Memory:
             expected="a file of EDN that this user may read",
             file=str(path),
         ) from e
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as e:
-        line = raw.count(b"\n", 0, e.start) + 1
-        raise EdnError(
-            "edn/bad-encoding",
-            f"The file is not UTF-8: byte {raw[e.start]:#04x} at offset {e.start}, in line {line}, is none.",
-            expected="UTF-8",
-            hint="convert the file to UTF-8, or mend the damaged bytes.",
-            data={"offset": e.start},
-            file=str(path),
-        ) from None
-    digest = sha256(raw).hexdigest()
-    size = len(raw)
-    del raw
-    return Memory(_checked(read_edn(text, source=str(path)), text, path), path, size, digest)
+    return Memory(_checked(read_edn_bytes(raw, source=str(path)), raw, path), path, len(raw), sha256(raw).hexdigest())
 
 
-def _checked(value: Any, text: str, path: Path) -> Map:
+def _checked(value: Any, raw: bytes, path: Path) -> Map:
     if not isinstance(value, Map):
-        raise _wrong(
-            "memory/no-map", f"The file holds {show_form(value)}.", "one map of keys and values", text, path, 0
-        )
+        raise _wrong("memory/no-map", f"The file holds {show_form(value)}.", "one map of keys and values", raw, path, 0)
     for n, key in enumerate(value):
         if key.__class__ is not Keyword:
             raise _wrong(
-                "memory/key", f"The key {show_form(key)} is no keyword.", "keywords as keys", text, path, 1 + 2 * n
+                "memory/key", f"The key {show_form(key)} is no keyword.", "keywords as keys", raw, path, 1 + 2 * n
             )
     return value
 
 
-def _wrong(code: str, message: str, expected: str, text: str, path: Path, place: int) -> KeyMapError:
+def _wrong(code: str, message: str, expected: str, raw: bytes, path: Path, place: int) -> KeyMapError:
     """The error with the place of the form: 0 the whole, 1 the first key, 2 the first value ..."""
+    text = decoded(raw)
     (node,) = read_nodes(text)
     found: Node = node.items[place - 1] if place else node
     return KeyMapError(code, message, expected=expected, span=found.span, source=text, file=str(path))

@@ -33,7 +33,7 @@ from store.environment import (
     write_identity,
 )
 from store.errors import StorageError, StoreCorrupt, StoreLocked
-from store.index import EAVT, aevt, avet, iter_packed, pack_stats, stats_key, to_avet
+from store.index import EAVT, aevt, avet, pack_stats, packed, stats_key, to_avet
 from store.log import PART_ROWS, gap_key, log_key, pack_gap, pack_part, read_gaps, read_log_key, unpack_part
 from store.schema import FIRST_USER_AID, TX_INSTANT, Schema
 from store.schema_change import read_attributes
@@ -275,7 +275,7 @@ def _write(
         # the tables in the order of their first bytes, each in the order of its keys: every put appends
         out = _Writer(env)
         for aid, (e, v, tx) in sorted(state.items()):
-            out.put_all(iter_packed(aevt(aid), (e, v, tx)))
+            out.put_all(packed(aevt(aid), (e, v, tx)))
             if used is not None and schema.has_aid(aid) and schema.by_aid(aid).kind is Kind.INTERNED:
                 used.add(v)
         step("indexes", 1, 3)
@@ -283,7 +283,7 @@ def _write(
         entries = list(log) if used is not None else None  # only the whole log says which values are used
         reverse, kept, dropped = _write_dictionary(out, source, used)
         step("dictionary", 1, 1)
-        out.put_all(iter_packed(EAVT, _eavt(state)))
+        out.put_all(packed(EAVT, _eavt(state)))
         step("indexes", 2, 3)
         out.put_all((gap_key(first), pack_gap(last)) for first, last in gaps)
         out.put_all(entries if entries is not None else log)
@@ -296,7 +296,7 @@ def _write(
         out.put_all((stats_key(aid), pack_stats(len(s[0]), int(s[2].max()))) for aid, s in sorted(state.items()))
         for aid, (e, v, tx) in sorted(state.items()):
             if schema.has_aid(aid) and schema.by_aid(aid).indexed:
-                out.put_all(iter_packed(avet(aid), to_avet(e, v, tx)))
+                out.put_all(packed(avet(aid), to_avet(e, v, tx)))
         step("indexes", 3, 3)
         reverse.sort()
         out.put_all((key, reverse_value(code)) for key, code in reverse)

@@ -38,6 +38,13 @@ def order_stable(key: Codes) -> Codes:
         return np.arange(n)
     low, high = int(key.min()), int(key.max())
     row_bits = (n - 1).bit_length()
+    if (high - low).bit_length() + row_bits <= 32:  # half the bytes, twice the speed
+        short = (key - np.int64(low)).astype(np.uint32)
+        short <<= np.uint32(row_bits)
+        short |= np.arange(n, dtype=np.uint32)
+        short.sort()
+        short &= np.uint32((1 << row_bits) - 1)
+        return short.astype(np.int64)
     rows = np.arange(n)
     if (high - low).bit_length() + row_bits <= 63:
         packed = (key - np.int64(low)) << np.int64(row_bits) | rows

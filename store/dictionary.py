@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import struct
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from zlib import compress, crc32, decompress
@@ -327,8 +329,25 @@ class Dictionary:
             return values
         distinct = np.sort(codes)
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))]
-        found = {c: self.decode(c) for c in distinct.tolist()}
+        found = self._decode_sorted(distinct.tolist())
         return list(map(found.__getitem__, codes.tolist()))
+
+    def _decode_sorted(self, distinct: list[int]) -> dict[int, Any]:
+        """Values by code; a block is found once for all of its codes that are wanted."""
+        found: dict[int, Any] = {}
+        at = 0
+        while at < len(distinct):
+            block, place = self._find_place(distinct[at])
+            if not block.is_dense:
+                found[distinct[at]] = block.value(place)
+                at += 1
+                continue
+            end = bisect_left(distinct, block.first + block.n, at)
+            value = block.value
+            for code in distinct[at:end]:
+                found[code] = value(code - block.first)
+            at = end
+        return found
 
     def _fill(self, table: list[Any], low: int, high: int) -> None:
         """Puts the values of the codes low..high into a table; codes that were never given a value are left alone."""
@@ -481,17 +500,28 @@ class NewCodes:
 
     def encode_many(self, values: list[Any]) -> Codes:
         """The interned codes of many values, int64 (n,): each distinct value is looked up once."""
-        if values and type(values[0]) in _STRICT and len(set(map(type, values))) == 1:
-            distinct = dict.fromkeys(values)
-            codes = self._codes_of(list(distinct))
-            table = dict(zip(distinct, codes, strict=True))
-            return np.fromiter(map(table.__getitem__, values), dtype=np.int64, count=len(values))
+        if values and type(values[0]) in _STRICT:
+            codes = self.encode_all_of(type(values[0]), values)
+            if codes is not None:
+                return codes
         raws = [encode_value(v) for v in values]
         firsts: dict[bytes, Any] = {}
         for data, value in zip(raws, values, strict=True):
             firsts.setdefault(data, value)
         table_raw = dict(zip(firsts, self._codes_of(list(firsts.values())), strict=True))
         return np.fromiter(map(table_raw.__getitem__, raws), dtype=np.int64, count=len(raws))
+
+    def encode_all_of(self, kind: type, values: list[Any]) -> Codes | None:
+        """As `encode_many` where all values are of one type whose own equality is strict (str, Keyword ...); else None."""
+        # one pass: the first time a value is seen it gets the next number, without a step of Python
+        numbers: dict[Any, int] = defaultdict(count().__next__)
+        try:
+            places = np.fromiter(map(numbers.__getitem__, values), dtype=np.int64, count=len(values))
+        except TypeError:  # something unhashable among them
+            return None
+        if set(map(type, numbers)) != {kind}:
+            return None
+        return np.array(self._codes_of(list(numbers)), dtype=np.int64)[places]
 
     def _codes_of(self, distinct: list[Any]) -> list[int]:
         found = self._dictionary.find_many(distinct) if self._dictionary_has_codes() else [None] * len(distinct)
@@ -645,6 +675,10 @@ class OverlayCodes:
             dtype=np.int64,
             count=len(values),
         )
+
+    def encode_all_of(self, kind: type, values: list[Any]) -> Codes | None:
+        """As `encode_many` where all values are of this type; else None."""
+        return self.encode_many(values) if set(map(type, values)) == {kind} else None
 
     def decode(self, code: int) -> Any:
         """The value of a code."""

@@ -14,7 +14,18 @@ from store.edn_model import (
     strict_key,
     with_meta,
 )
-from store.edn_read import DEPTH_LIMIT, DIGIT_LIMIT, Node, read_all, read_edn, read_edn_file, read_node, read_nodes
+from store.edn_read import (
+    DEPTH_LIMIT,
+    DIGIT_LIMIT,
+    Node,
+    decoded,
+    read_all,
+    read_edn,
+    read_edn_bytes,
+    read_edn_file,
+    read_node,
+    read_nodes,
+)
 from store.edn_write import node_of, show_form, write_edn
 
 __all__ = [
@@ -29,10 +40,12 @@ __all__ = [
     "Symbol",
     "Tagged",
     "Vector",
+    "decoded",
     "meta_of",
     "node_of",
     "read_all",
     "read_edn",
+    "read_edn_bytes",
     "read_edn_file",
     "read_node",
     "read_nodes",

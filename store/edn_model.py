@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from functools import total_ordering
+from functools import partial, total_ordering
 from itertools import chain
 from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 __all__ = [
     "ATOMS",
@@ -40,7 +40,7 @@ __all__ = [
     "with_meta",
 ]
 
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # a keyword may die, and be forgotten, while its thread makes another
 
 
 def _split(text: str) -> tuple[str | None, str]:
@@ -77,7 +77,8 @@ class Keyword(_Immutable):
     ns: str | None
     name: str
     _text: str
-    _known: ClassVar[WeakValueDictionary[str, Keyword]] = WeakValueDictionary()
+    # By hand what a WeakValueDictionary does: a memory file brings a hundred thousand of them, in a third of the time.
+    _known: ClassVar[dict[str, ref[Keyword]]] = {}
 
     def __new__(cls, text: str) -> Self:
         """Return the one keyword of this text."""
@@ -86,19 +87,29 @@ class Keyword(_Immutable):
                 return text
             raise TypeError(f"Keyword takes a str, not {type(text).__name__}")
         full = text if text[:1] == ":" else ":" + text
-        known = cls._known.get(full)
-        if known is not None:
-            return cast("Self", known)
+        found = cls._known.get(full)
+        if found is not None:
+            known = found()
+            if known is not None:
+                return cast("Self", known)
         with _LOCK:
-            known = cls._known.get(full)
+            found = cls._known.get(full)
+            known = None if found is None else found()
             if known is None:
                 known = object.__new__(cls)
                 ns, name = _split(full[1:])
                 _put_ns(known, ns)
                 _put_name(known, name)
                 _put_text(known, full)
-                cls._known[full] = known
+                cls._known[full] = ref(known, partial(cls._forget, full))
             return cast("Self", known)
+
+    @staticmethod
+    def _forget(full: str, dead: ref[Keyword], lock: Any = _LOCK) -> None:
+        """Takes out the entry of a keyword that is gone, unless another of its text has come since."""
+        with lock:
+            if Keyword._known.get(full) is dead:
+                del Keyword._known[full]
 
     def __str__(self) -> str:
         return self._text

@@ -167,9 +167,9 @@ class ReadTxn:
         """The entries with a prefix, in order, from `start` on; read in slices, so that other threads get their turn."""
         at = prefix if start is None else start
         while True:
-            rows = self._walk(prefix, at, values=True, most=256)
+            rows = self._walk(prefix, at, values=True, most=32)
             yield from rows
-            if len(rows) < 256:
+            if len(rows) < 32:
                 return
             at = rows[-1][0] + b"\x00"
 

@@ -24,10 +24,10 @@ import numpy as np
 
 from store.columns import EMPTY, insert_rows, order_stable, positions, remove_rows
 from store.datom import AID_BITS
-from store.segment import TARGET_ROWS, corrupt, pack, unpack, unpack_into
+from store.segment import TARGET_ROWS, corrupt, pack, pack_many, unpack, unpack_into
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -75,10 +75,15 @@ def read_segment_key(prefix: bytes, key: bytes) -> tuple[int, int]:
 
 def pack_rows(prefix: bytes, rows: Rows) -> bytes:
     """The bytes of a segment with these rows."""
+    return pack(_columns(prefix, rows))
+
+
+def _columns(prefix: bytes, rows: Rows) -> tuple[Codes, ...]:
+    """The columns of a segment with these rows."""
+    if prefix != EAVT:
+        return rows
     k1, k2, tx = rows
-    if prefix == EAVT:
-        return pack((k1 >> np.int64(AID_BITS), k1 & np.int64(_AID_MASK), k2, tx))
-    return pack(rows)
+    return k1 >> np.int64(AID_BITS), k1 & np.int64(_AID_MASK), k2, tx
 
 
 def unpack_rows(prefix: bytes, data: bytes, key: bytes) -> Rows:
@@ -354,20 +359,20 @@ class Merge:
         self._write(prefix, rows)
 
     def _write(self, prefix: bytes, rows: Rows) -> None:
-        items = list(iter_packed(prefix, rows))
+        items = packed(prefix, rows)
         self.touched.update(key for key, _ in items)
         self._txn.put_sorted(items)
 
 
-def iter_packed(prefix: bytes, rows: Rows, target: int = TARGET_ROWS) -> Iterable[tuple[bytes, bytes]]:
+def packed(prefix: bytes, rows: Rows, target: int = TARGET_ROWS) -> list[tuple[bytes, bytes]]:
     """The (key, bytes) of the segments that hold these sorted rows."""
     n = len(rows[0])
-    pieces = max(1, n // target) if n > 2 * target else 1
-    for i in range(pieces):
-        start, end = n * i // pieces, n * (i + 1) // pieces
-        if start < end:
-            k1, k2, tx = rows[0][start:end], rows[1][start:end], rows[2][start:end]
-            yield segment_key(prefix, int(k1[0]), int(k2[0])), pack_rows(prefix, (k1, k2, tx))
+    if n <= 2 * target:
+        return [(segment_key(prefix, int(rows[0][0]), int(rows[1][0])), pack_rows(prefix, rows))] if n else []
+    pieces = n // target
+    cuts = [n * i // pieces for i in range(pieces + 1)]
+    firsts = zip(rows[0][cuts[:-1]].tolist(), rows[1][cuts[:-1]].tolist(), strict=True)
+    return list(zip((segment_key(prefix, *f) for f in firsts), pack_many(_columns(prefix, rows), cuts), strict=True))
 
 
 def _as_rows(rows: tuple[Codes, ...]) -> Rows:
@@ -383,4 +388,5 @@ def _cuts(k1: Codes, k2: Codes, starts1: Codes, starts2: Codes) -> Codes:
 def to_avet(e: Codes, v: Codes, tx: Codes) -> Rows:
     """Rows of AEVT (sorted by e, v) as rows of AVET."""
     order = order_stable(v)
-    return v[order], e[order], tx[order]
+    same_tx = len(tx) > 0 and bool((tx == tx[0]).all())
+    return v.take(order), e.take(order), tx if same_tx else tx.take(order)

@@ -46,6 +46,10 @@ class CodeSource(Protocol):
         """The codes of many values."""
         ...
 
+    def encode_all_of(self, kind: type, values: list[Any]) -> Codes | None:
+        """The codes of many values of one type; None when one is of another."""
+        ...
+
     def decode(self, code: int) -> Any:
         """The value of a code."""
         ...
@@ -174,11 +178,15 @@ def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) ->
     Raises:
         UserError: for the first value that the attribute cannot hold, with its place in `data["row"]`.
     """
-    uniform = uniform_column(attribute.type, values)
-    if uniform is not None:
-        return uniform[1]
-    if attribute.type in _AS_THEY_ARE and set(map(type, values)) == {_AS_THEY_ARE[attribute.type]}:
-        return codes.encode_many(values)
+    as_is = _AS_THEY_ARE.get(attribute.type)
+    if as_is is not None:
+        interned = codes.encode_all_of(as_is, values)
+        if interned is not None:
+            return interned
+    else:
+        uniform = uniform_column(attribute.type, values)
+        if uniform is not None:
+            return uniform[1]
     coerced = []
     for row, value in enumerate(values):
         try:

@@ -22,6 +22,7 @@ segment, not once for each lookup (4,096 rows: about 12 us); see docs/decisions/
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -62,12 +63,31 @@ def _width(spread: int) -> int:
 
 def pack(columns: Sequence[Codes]) -> bytes:
     """The bytes of a segment with these columns, each int64 (rows,); the exact inverse of `unpack`."""
+    if len(columns[0]) == 0:
+        return _assemble(columns, [0] * len(columns), [0] * len(columns))
+    return _assemble(columns, [int(column.min()) for column in columns], [int(column.max()) for column in columns])
+
+
+def pack_many(columns: Sequence[Codes], cuts: Sequence[int]) -> list[bytes]:
+    """The bytes of the segments that columns, int64 (n,), make when cut at `cuts` (0 first, n last, ascending).
+
+    The same as `pack` on each piece, but the ranges of all pieces are found at once.
+    """
+    starts = np.array(cuts[:-1])
+    lows = [np.minimum.reduceat(column, starts).tolist() for column in columns]
+    highs = [np.maximum.reduceat(column, starts).tolist() for column in columns]
+    return [
+        _assemble([column[cuts[i] : cuts[i + 1]] for column in columns], [x[i] for x in lows], [x[i] for x in highs])
+        for i in range(len(cuts) - 1)
+    ]
+
+
+def _assemble(columns: Sequence[Codes], lows: Sequence[int], highs: Sequence[int]) -> bytes:
     rows = len(columns[0])
     parts: list[bytes] = []
     heads: list[bytes] = []
     odd = False
-    for column in columns:
-        low, high = (int(column.min()), int(column.max())) if rows else (0, 0)
+    for column, low, high in zip(columns, lows, highs, strict=True):
         width = _width(high - low)
         heads.append(COLUMN.pack(low, width))
         if width:
@@ -85,8 +105,11 @@ def _pack_column(column: Codes, low: int, width: int) -> bytes:
     offsets = column - np.int64(low)
     if width in _DTYPES:
         return offsets.astype(_DTYPES[width]).tobytes()
-    raw = offsets.astype("<i8").view(np.uint8).reshape(len(column), 8)
-    return np.ascontiguousarray(raw[:, :width]).tobytes()
+    # wide values one after another, each over the zero bytes at the end of the one before
+    wide = _WIDER[width][0]
+    raw = bytearray(len(column) * width + wide.itemsize - width)
+    np.ndarray((len(column),), wide, raw, 0, (width,))[:] = offsets
+    return bytes(memoryview(raw)[: len(column) * width])
 
 
 def rows_of(data: bytes | memoryview) -> int:
@@ -114,31 +137,41 @@ def unpack_into(data: bytes, outs: Sequence[Codes | None], at: int, *, key: byte
     """
     check(data, key=key)
     rows = rows_of(data)
-    if any(out is not None and at + rows > len(out) for out in outs) or data[5] != len(outs):
+    if data[5] != len(outs):
         raise corrupt(key)
+    for out in outs:
+        if out is not None and at + rows > len(out):
+            raise corrupt(key)
     _read(data, outs, at, rows)
     return rows
 
 
 def _read(data: bytes, outs: Sequence[Codes | None], at: int, rows: int) -> None:
-    start = HEAD.size + COLUMN.size * len(outs)
+    columns = len(outs)
+    heads = _heads(columns).unpack_from(data, HEAD.size)
+    start = HEAD.size + COLUMN.size * columns
     for i, out in enumerate(outs):
-        low, width = COLUMN.unpack_from(data, HEAD.size + COLUMN.size * i)
+        low, width = heads[2 * i], heads[2 * i + 1]
         if out is not None:
             part = out[at : at + rows]
-            if width == 0:
-                part[:] = low
+            dtype = _DTYPES.get(width)
+            if dtype is not None:
+                np.add(np.frombuffer(data, dtype, rows, start), np.int64(low), out=part)
+            elif width == 0:
+                part.fill(low)
             else:
-                dtype = _DTYPES.get(width)
-                if dtype is not None:
-                    part[:] = np.frombuffer(data, dtype, rows, start)
-                else:
-                    wide, mask = _WIDER[width]
-                    part[:] = np.ndarray((rows,), wide, data, start, (width,))
-                    part &= mask
+                wide, mask = _WIDER[width]
+                part[:] = np.ndarray((rows,), wide, data, start, (width,))
+                part &= mask
                 if low:
                     part += np.int64(low)
         start += rows * width
+
+
+@cache
+def _heads(columns: int) -> struct.Struct:
+    """Base and width of each column, all at once."""
+    return struct.Struct("<" + "qB" * columns)
 
 
 def check(data: bytes | memoryview, *, key: bytes = b"") -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.int64]
 
+_SPREAD = 8  # a range of keys up to so many times their number has a direct-address table
 _FEW = 24  # below this many keys point lookups beat loading a column that nobody has cached
 _AID_MASK = np.int64((1 << AID_BITS) - 1)
 
@@ -41,6 +42,19 @@ class Columns(NamedTuple):
     e: Codes
     v: Codes
     tx: Codes | None = None
+
+
+class Places(NamedTuple):
+    """Where each key of a sorted column stands: keys k from `low` on are at starts[k - low] up to starts[k - low + 1].
+
+    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap.
+    """
+
+    low: int
+    starts: Codes
+    others: Codes
+    least: int
+    most: int
 
 
 class Datoms(NamedTuple):
@@ -127,7 +141,7 @@ class Snapshot:
         self.basis_tx = basis_tx
         self.overlay_codes = overlay_codes  # of a speculative view: its new values have temporary codes
         self._local: dict[Any, Any] | None = {} if overlay_codes is not None else None
-        self._counts: dict[Any, int] = {}
+        self._counts: dict[Any, Any] = {}
         self.unbuilt: frozenset[int] = frozenset()  # attributes that a speculative schema puts into AVET
         self.max_eid = 0  # the highest entity id in use, set by who makes the snapshot
 
@@ -183,6 +197,30 @@ class Snapshot:
             else:
                 self._cache.put(key, found, 8 * len(found.e) * (3 if tx else 2) + 200)
         return found
+
+    def places(self, aid: int, order: str) -> Places | None:
+        """A direct-address table over the first column of `columns(aid, order)`; None when its keys lie too far apart.
+
+        For "aevt" keys are entities and the others values, for "avet" the other way round. Cached like columns.
+        """
+        local = self._local is not None and any(layer.touches(aid) for layer in self.layers[1:])
+        key = ("places", order, aid, -1 if local else self.last_tx(aid))
+        kept: list[Places | None] | None  # None is worth keeping, too
+        kept = self._local.get(key) if local and self._local is not None else self._cache.get(key)
+        if kept is None:
+            columns = self.columns(aid, order)
+            keys, others = (columns.e, columns.v) if order == "aevt" else (columns.v, columns.e)
+            made = _places(keys, others)
+            kept = [made]
+            if local and self._local is not None:
+                self._local[key] = kept
+            else:
+                self._cache.put(key, kept, 200 if made is None else 200 + 8 * len(made.starts))
+        return kept[0]
+
+    def has_places(self, aid: int, order: str) -> bool:
+        """Whether the table of `places` is there already."""
+        return self._cache.peek(("places", order, aid, self.last_tx(aid)))
 
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
@@ -437,24 +475,27 @@ class Snapshot:
 
     def distinct_estimate(self, aid: int) -> int:
         """About how many distinct values an attribute has; exact for unique attributes and small ones."""
+        return int(self.spread(aid)[0])
+
+    def spread(self, aid: int) -> tuple[int, float]:
+        """(about how many distinct values, skew): how many times more datoms the value of a random datom has than the average.
+
+        1.0 means that all values are as frequent; exact for unique attributes, small ones and those whose column is cached,
+        else from a sample of segments.
+        """
         attribute = self.schema.by_aid(aid)
         total = self.count(aid)
         if attribute.unique is not None or total == 0:
-            return total
-        key = ("distinct", aid)
-        found = self._counts.get(key)
+            return total, 1.0
+        found: tuple[int, float] | None = self._counts.get(("spread", aid))
         if found is None:
             if not self._in_avet(aid) or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
-                v = self.columns(aid, "avet").v
-                found = int(np.count_nonzero(v[1:] != v[:-1])) + 1
+                found = _spread([self.columns(aid, "avet").v], 1)
             else:
                 parts, segments = self._base.sample(avet(aid), 8)
-                if not parts:
-                    found = total
-                else:
-                    distinct = sum(int(np.count_nonzero(p[0][1:] != p[0][:-1])) + 1 for p in parts)
-                    found = min(total, max(1, distinct * segments // len(parts)))
-            self._counts[key] = found
+                found = _spread([p[0] for p in parts], segments)
+            found = min(total, found[0]), found[1]
+            self._counts["spread", aid] = found
         return found
 
     # -- references
@@ -522,6 +563,27 @@ class Snapshot:
                 "entity/missing", f"There is no entity {show_form(ref)}.", hint="check the value, or transact it first"
             )
         return found
+
+
+def _spread(samples: list[Codes], segments: int) -> tuple[int, float]:
+    """(distinct values of `segments` pieces like these sorted ones, skew within them)."""
+    runs = [np.diff(np.flatnonzero(np.concatenate(([True], v[1:] != v[:-1], [True])))) for v in samples if len(v)]
+    if not runs:
+        return 1, 1.0
+    lengths = np.concatenate(runs).astype(np.float64)
+    rows = float(lengths.sum())
+    return max(1, len(lengths) * segments // len(samples)), float((lengths**2).sum()) * len(lengths) / rows**2
+
+
+def _places(keys: Codes, others: Codes) -> Places | None:
+    if len(keys) == 0:
+        return None
+    low, high = int(keys[0]), int(keys[-1])
+    if high - low > _SPREAD * len(keys) + 1024:
+        return None
+    starts = np.zeros(high - low + 2, dtype=np.int64)
+    np.cumsum(np.bincount(keys - np.int64(low), minlength=high - low + 1), out=starts[1:])
+    return Places(low, starts, others, int(others.min()), int(others.max()))
 
 
 def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:

@@ -22,22 +22,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from store.columns import EMPTY, contains, insert_rows, order_rows, order_stable, remove_rows
-from store.datom import AID_BITS, FIRST_TX, MAX_EID, Datom
-from store.dictionary import Dictionary, NewCodes, OverlayCodes
-from store.edn import Keyword
-from store.effects import BulkChange, Effects, apply_columns, apply_ops
+from store.datom import Datom
+from store.dictionary import Dictionary, NewCodes
+from store.effects import BulkChange, Effects
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
-from store.errors import SchemaError, StorageError, TransactionError, UserError
-from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stats_key, to_avet
+from store.errors import SchemaError, StorageError
+from store.index import Base
+from store.load import prepare_load
 from store.log import LogWriter, iter_log_rows
-from store.overlay import Overlay, OverlayView, Row, net_changes
-from store.resolve import ResolvedColumn, encode_column, resolve
-from store.schema import SCHEMA_AIDS, TX_INSTANT, Attribute, Schema, read_schema, unknown_attribute
-from store.schema_change import SchemaChange, SchemaChanger, read_attributes, read_names
+from store.merge import Merged, merge_changes
+from store.overlay import Overlay, OverlayView, Row
+from store.plain import plain_rows
+from store.prepare import Prepared, all_rows, define_all, prepare
+from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema, read_schema
+from store.schema_change import SchemaChanger, read_attributes, read_names
 from store.snapshot import ColumnCache, Snapshot
-from store.txdata import Expander, Expansion, raise_collected, read_tx_data
-from store.value import INT64_MAX, INT64_MIN, Kind
+from store.txdata import raise_collected, read_tx_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 MOST_NOVELTY: Final = 16384
 LEAST_NOVELTY: Final = 2048
+_ADVANCE_EVERY: Final = 16  # commits after which the base's reader moves on, so that LMDB can use freed pages again
 FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 
@@ -273,9 +274,12 @@ class Store:
                 before = self._newest
                 meta = self._meta
                 codes = NewCodes(self.dictionary, meta.next_code, txn)
-                prepared = prepare(
-                    before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call
-                )
+                tx = meta.basis_tx + 1
+                plain = None if tx_meta else plain_rows(forms, before, codes, meta.max_eid)
+                if plain is not None:
+                    prepared = Prepared(before, tx, Effects(plain[0]), None, {}, plain[1], plain=True)
+                else:
+                    prepared = prepare(before, forms, tx_meta, codes, tx, meta.max_eid, meta.max_aid, strict, call)
                 if not prepared.effects and not prepared.change:
                     return Committed(before, before, before.basis_tx, prepared.tempids)
                 commit = _Commit(self, txn, prepared, codes)
@@ -335,7 +339,7 @@ class Store:
                 for old, new in renames.items():
                     changer.rename(*read_names((old, new)))
                 errors: list[Any] = []
-                _define_all(changer, definitions, errors)
+                define_all(changer, definitions, errors)
                 raise_collected(errors)
                 for name in deletes:
                     changer.delete(name)
@@ -355,7 +359,7 @@ class Store:
                 self._catch_up(txn, refresh=False)
                 if not self._novelty.n:
                     return
-                merged = _merge(txn, self._base, self._novelty, [], self._newest.schema, None, 0)
+                merged = merge_changes(txn, self._base, self._novelty, [], self._newest.schema, None, 0)
                 meta = with_meta(
                     self._meta, merged_tx=self._meta.basis_tx, generation=self._meta.generation + 1,
                     datoms=self._meta.datoms + merged.growth,
@@ -402,7 +406,8 @@ class Store:
     ) -> Snapshot:
         """After a commit that did not merge: the same base, more novelty."""
         self._novelty = self._novelty.extended(rows)
-        self._base.txn.advance(meta.generation, data)
+        if meta.basis_tx % _ADVANCE_EVERY == 0:
+            self._base.txn.advance(meta.generation, data)
         self._meta, self._meta_bytes = meta, data
         self._newest = self._snapshot(meta, self._base, self._novelty, schema)
         return self._newest
@@ -470,300 +475,6 @@ def forget_open(store: Store) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# preparing: everything before the first write
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A checked transaction, ready to be written."""
-
-    before: Snapshot
-    tx: int
-    effects: Effects
-    change: SchemaChange | None
-    tempids: dict[Any, int]
-    max_eid: int
-
-
-def _define_all(
-    changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[str, Any]]], errors: list[Any]
-) -> None:
-    for ident, props in definitions:
-        try:
-            changer.define(ident, props)
-        except UserError as e:
-            errors.append(e)
-
-
-def prepare(
-    before: Snapshot,
-    forms: list[Any],
-    tx_meta: Mapping[Any, Any] | None,
-    codes: NewCodes | OverlayCodes,
-    tx: int,
-    max_eid: int,
-    max_aid: int,
-    strict: bool | None,
-    call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
-) -> Prepared:
-    """The checked effects of tx data on a snapshot: expand, resolve, apply; raises with all faults."""
-    changer = SchemaChanger(before, max_aid, tx)
-    errors: list[Any] = []
-    if tx_meta is not None and not hasattr(tx_meta, "items"):
-        raise TransactionError("tx/meta", f"tx_meta is a {type(tx_meta).__name__}, not a map of attributes to values.",
-                               hint='for example {":source/name": "import"}')  # fmt: skip
-    if tx_meta:
-        forms = [*forms, {**{str(k): v for k, v in tx_meta.items()}, ":db/id": ":db/current-tx"}]
-    definitions_seen = False
-
-    def attribute_of(ident: str) -> Attribute:
-        found = changer.find(ident)
-        if found is not None:
-            return found
-        strictly = (before.schema.has_declared or definitions_seen) if strict is None else strict
-        if strictly:
-            raise unknown_attribute(changer.schema, ident)
-        return changer.create_undeclared(ident)
-
-    def call_function(f: Any, args: list[Any]) -> Iterable[Any]:
-        if call is None:
-            raise TransactionError("tx/call", ":db.fn/call cannot be used here.")
-        return call(before, f, args)
-
-    # declarations first, so that the same transaction may use them
-    schema = before.schema
-    expander = Expander(before, schema, tx, attribute_of, call_function)
-    declaring = [f for f in forms if _declares(f)]
-    if declaring:
-        definitions_seen = True
-        declared = Expander(before, schema, tx, attribute_of, call_function).expand(declaring)
-        errors.extend(declared.errors)
-        _define_all(changer, declared.definitions, errors)
-        forms = [f for f in forms if not _declares(f)]
-        schema = changer.schema
-        expander = Expander(before, schema, tx, attribute_of, call_function)
-    expansion = expander.expand(forms)
-    expansion.errors[:0] = errors
-    _define_all(changer, expansion.definitions, expansion.errors)
-    schema = changer.schema
-    change: SchemaChange | None = None
-    resolved = resolve(expansion, before, codes, max_eid)  # also after faults: it finds the wrong values as well
-    raise_collected(expansion.errors)
-    if schema is not before.schema:
-        change = changer.finish(codes)
-        _refuse_mixture(change, changer, expansion, schema)
-    faults: list[Any] = []
-    first_new = resolved.first_new_eid
-    if resolved.columns is not None:
-        effects = apply_columns(resolved.columns, before, schema, codes, first_new, faults)
-    else:
-        effects = apply_ops(resolved.ops, before, schema, codes, first_new, faults)
-    raise_collected(faults)
-    if expansion.uses_tx:
-        for name in (":db/current-tx",):
-            resolved.tempids.setdefault(name, tx)
-    return Prepared(before, tx, effects, change, resolved.tempids, resolved.max_eid)
-
-
-def _refuse_mixture(change: SchemaChange, changer: SchemaChanger, expansion: Expansion, schema: Schema) -> None:
-    """One transaction may not both change what an attribute's data is and touch that data.
-
-    Declarations given as maps come first, so new attributes may be used at once. But operations are read with the schema
-    that they were expanded with, and checked against the data as it was before.
-    """
-    affected = {row[1] for row in change.data_rows} | change.build_avet | change.drop_avet
-    if expansion.definitions:
-        affected |= changer.changed()
-    for aid in list(affected):
-        if schema.has_aid(aid):
-            members = [schema.find(ident) for ident in schema.by_aid(aid).tuple_attrs]
-            affected.update(member.aid for member in members if member is not None)
-    if not affected:
-        return
-    used = {op[2].aid if op[2] is not None else -1 for op in expansion.ops} | set(expansion.columns or ())
-    touched = used & affected or (-1 in used)
-    if touched:
-        names = [schema.by_aid(a).ident for a in sorted(used & affected) if schema.has_aid(a)]
-        raise SchemaError(
-            "schema/mixed",
-            f"This transaction changes attributes that have data, and touches that data: {', '.join(names) or 'whole entities'}.",
-            hint="make the schema change in a transaction of its own, before the others",
-        )
-
-
-_SCHEMA_KEYS: Final = frozenset(
-    (":db/valueType", ":db/cardinality", ":db/unique", ":db/index", ":db/isComponent", ":db/noHistory",
-     ":db/tupleType", ":db/tupleTypes", ":db/tupleAttrs")
-)  # fmt: skip
-
-
-_DB_IDENT: Final = Keyword("db/ident")
-
-
-def _declares(form: Any) -> bool:
-    if not hasattr(form, "keys") or not (":db/ident" in form or _DB_IDENT in form):
-        return False
-    return any(str(k) in _SCHEMA_KEYS for k in form)
-
-
-def prepare_load(
-    before: Snapshot, columns: Mapping[Any, Any], codes: NewCodes, meta: Meta, strict: bool | None
-) -> Prepared:
-    """The checked effects of a bulk import."""
-    if not hasattr(columns, "items"):
-        raise TransactionError(
-            "load/form",
-            "load takes a map of attribute to (eids, values).",
-            hint='conn.load({":person/name": (eids, names)})',
-        )
-    tx = meta.basis_tx + 1
-    changer = SchemaChanger(before, meta.max_aid, tx)
-    resolved: list[ResolvedColumn] = []
-    errors: list[Any] = []
-    max_eid = meta.max_eid
-    for name, pair in columns.items():
-        try:
-            column = _load_column(before, changer, name, pair, codes, strict)
-        except UserError as e:
-            errors.append(e)
-            continue
-        if column is not None:
-            resolved.append(column)
-            max_eid = max(max_eid, int(column.e.max()))
-            if column.attribute.is_ref:
-                refs = column.v[column.v <= MAX_EID]
-                max_eid = max(max_eid, int(refs.max()) if len(refs) else 0)
-    raise_collected(errors)
-    schema = changer.schema
-    change = changer.finish(codes) if schema is not before.schema else None
-    effects = apply_columns(resolved, before, schema, codes, meta.max_eid + 1, errors)
-    raise_collected(errors)
-    return Prepared(before, tx, effects, change, {}, max_eid)
-
-
-def _load_column(
-    before: Snapshot, changer: SchemaChanger, name: Any, pair: Any, codes: NewCodes, strict: bool | None
-) -> ResolvedColumn | None:
-    (ident,) = read_names([name])
-    attribute = changer.find(ident)
-    if attribute is None:
-        if before.schema.has_declared if strict is None else strict:
-            raise unknown_attribute(changer.schema, ident)
-        attribute = changer.create_undeclared(ident)
-    if attribute.system:
-        raise TransactionError("load/built-in", f"{ident} is built in and cannot be loaded.")
-    if not isinstance(pair, list | tuple) or len(pair) != 2:
-        raise TransactionError(
-            "load/form", f"{ident}: give a pair (eids, values).", hint=f'{{"{ident}": (eids, values)}}'
-        )
-    e = _load_eids(ident, pair[0])
-    values = pair[1]
-    if hasattr(values, "__arrow_c_array__") or hasattr(values, "__arrow_c_stream__"):
-        values = _from_arrow(values)
-    try:
-        n = len(values)
-    except TypeError as x:
-        raise TransactionError("load/form", f"{ident}: the values are no array or list.") from x
-    if n != len(e):
-        raise TransactionError(
-            "load/length", f"{ident}: {len(e)} eids, but {n} values.", hint="give one eid for each value"
-        )
-    if n == 0:
-        return None
-    try:
-        v = _load_values(attribute, values, codes)
-    except UserError as x:
-        row = (x.data or {}).get("row")
-        where = f" In row {row} (entity {int(e[row])})." if row is not None else ""
-        raise TransactionError(
-            x.code,
-            f"{ident}: {x.message}{where}",
-            expected=x.expected,
-            hint=x.hint,
-            data={"attribute": ident, "row": row},
-        ) from x
-    return ResolvedColumn(attribute, e, v)
-
-
-def _from_arrow(values: Any) -> Any:
-    try:
-        import nanoarrow  # noqa: PLC0415 - the extra `arrow`
-    except ImportError as e:
-        raise TransactionError(
-            "load/arrow", "Arrow columns need the package nanoarrow.", hint="pip install 'datalog-lmdb[arrow]'"
-        ) from e
-    return (
-        nanoarrow.Array(values).to_pylist()
-        if hasattr(values, "__arrow_c_array__")
-        else list(nanoarrow.ArrayStream(values).read_all().to_pylist())
-    )
-
-
-def _load_eids(ident: str, eids: Any) -> Codes:
-    if hasattr(eids, "__arrow_c_array__") or hasattr(eids, "__arrow_c_stream__"):
-        eids = _from_arrow(eids)
-    try:
-        raw = np.asarray(eids)
-    except ValueError as e:
-        raise TransactionError("load/eids", f"{ident}: the eids are no list of integers.") from e
-    if raw.ndim == 1 and len(raw) == 0:
-        return EMPTY
-    if raw.ndim != 1 or raw.dtype.kind not in "iu":
-        raise TransactionError("load/eids", f"{ident}: the eids are no array of integers, but of {raw.dtype}.",
-                               expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
-    low, high = int(raw.min()), int(raw.max())
-    if low < 1 or high > MAX_EID:
-        raise TransactionError("load/eids", f"{ident}: {low if low < 1 else high} is no entity id.",
-                               expected="entity ids from 1 to 2^40 - 1")  # fmt: skip
-    return raw.astype(np.int64)
-
-
-def _load_values(attribute: Attribute, values: Any, codes: NewCodes) -> Codes:
-    if isinstance(values, np.ndarray):
-        if values.ndim != 1:
-            raise UserError("load/form", f"the values have {values.ndim} dimensions, not one.")
-        fast = _array_codes(attribute, values)
-        if fast is not None:
-            return fast
-        if values.dtype.kind == "M":
-            raise UserError(
-                "value/wrong-type",
-                "datetime64 values have no time zone.",
-                hint="give an attribute of :db.type/instant microseconds as datetime64[us], taken as UTC",
-            )
-        values = values.tolist()
-    elif not isinstance(values, list):
-        values = list(values)
-    return encode_column(attribute, values, codes)
-
-
-def _array_codes(attribute: Attribute, values: NDArray[Any]) -> Codes | None:
-    """Codes of a numeric array straight from its memory; None where each value needs a look."""
-    from store.value import encode_doubles  # noqa: PLC0415
-
-    kind = values.dtype.kind
-    if attribute.type in ("long", "ref") and kind in "iu":
-        if kind == "u" and len(values) and int(values.max()) > INT64_MAX:
-            return None
-        codes = values.astype(np.int64)
-        if attribute.type == "ref" and len(codes) and (int(codes.min()) < 1 or int(codes.max()) >= 1 << 42):
-            return None
-        return codes
-    if attribute.type == "double" and kind == "f":
-        return encode_doubles(values.astype(np.float64))
-    if attribute.type == "boolean" and kind == "b":
-        return values.astype(np.int64)
-    if attribute.type == "instant" and kind == "M":
-        codes = values.astype("datetime64[us]").astype(np.int64)
-        if len(codes) and int(codes.min()) == INT64_MIN:
-            raise UserError(
-                "value/nil", "NaT is not a value: a fact that is not known is left out.", hint="drop the row"
-            )
-        return codes
-    return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # speculation
 
 
@@ -779,7 +490,7 @@ def speculate(
     tx = snapshot.basis_tx + 1
     max_aid = snapshot.schema.max_aid()
     prepared = prepare(snapshot, read_tx_data(tx_data), tx_meta, codes, tx, snapshot.max_eid, max_aid, strict, call)
-    rows, recoded = _all_rows(prepared)
+    rows, recoded = all_rows(prepared)
     rows.append((tx, TX_INSTANT, time.time_ns() // 1000, 1))
     for change in prepared.effects.bulk:
         aid = change.attribute.aid
@@ -798,18 +509,6 @@ def speculate(
     return Committed(snapshot, after, tx, prepared.tempids, rows, old_schema_rows=frozenset(recoded))
 
 
-def _all_rows(prepared: Prepared) -> tuple[list[tuple[int, int, int, int]], set[int]]:
-    """The rows of schema, recoded data and effects, and the attributes that were recoded."""
-    rows: list[tuple[int, int, int, int]] = []
-    recoded: set[int] = set()
-    if prepared.change is not None:
-        rows += prepared.change.rows
-        rows += prepared.change.data_rows
-        recoded = prepared.change.recoded
-    rows += prepared.effects.rows
-    return rows, recoded
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # writing
 
@@ -822,15 +521,15 @@ class _Commit:
         self._txn = txn
         self._prepared = prepared
         self._codes = codes
-        self._rows, self._recoded = _all_rows(prepared)
+        self._rows, self._recoded = all_rows(prepared)
         self._instant: int | None = None
-        self._automatic = not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
+        self._automatic = prepared.plain or not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
         if self._automatic:
             self._instant = self._now()
             self._rows.append((prepared.tx, TX_INSTANT, self._instant, 1))
         self._meta = store.meta
         self._data = b""
-        self._merged: _Merged | None = None
+        self._merged: Merged | None = None
         self._appended: int | None = None
         change = prepared.change
         self._schema = change.schema if change is not None else prepared.before.schema
@@ -855,7 +554,7 @@ class _Commit:
         if change is not None:
             changes["max_aid"] = max(meta.max_aid, change.max_aid)
             changes["schema_tx"] = tx
-        elif any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
+        elif not prepared.plain and any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
             raise SchemaError("schema/direct", "Attributes are changed by declarations, not by single datoms.")
         rows_in_all = store.novelty.n + len(self._rows)
         index_work = change is not None and (change.build_avet or change.drop_avet)
@@ -866,7 +565,7 @@ class _Commit:
                 pending = OverlayView(_joined(novelty, full), novelty.n + len(full))
             else:
                 pending = novelty
-            self._merged = _merge(txn, store.base, pending, bulk, self._schema, change, tx)
+            self._merged = merge_changes(txn, store.base, pending, bulk, self._schema, change, tx)
             changes.update(merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth)
         self._meta = with_meta(meta, **changes)
         self._data = self._meta.encode()
@@ -875,19 +574,23 @@ class _Commit:
     def _write_log(self) -> None:
         schema, old = self._schema, self._prepared.before.schema
         writer = LogWriter(self._txn, self._prepared.tx)
-        kinds = {
-            aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).kind << 1
-            for aid in {row[1] for row in self._rows}
-        }
-        new_kinds = {aid: schema.by_aid(aid).kind << 1 for aid in self._recoded}
         rows = self._rows[:-1] if self._automatic else self._rows
-        writer.rows(
-            [
-                (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
-                for e, aid, v, added in rows
-            ],
-            self._instant,
-        )
+        if self._prepared.change is None:
+            by_aid = schema.by_aid
+            writer.rows([(e, aid, v, added | by_aid(aid).log_kind) for e, aid, v, added in rows], self._instant)
+        else:
+            kinds = {
+                aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).log_kind
+                for aid in {row[1] for row in self._rows}
+            }
+            new_kinds = {aid: schema.by_aid(aid).log_kind for aid in self._recoded}
+            writer.rows(
+                [
+                    (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
+                    for e, aid, v, added in rows
+                ],
+                self._instant,
+            )
         for change in self._prepared.effects.bulk:
             kind = int(change.attribute.kind) << 1
             for e_column, v_column, added in ((change.drop_e, change.drop_v, 0), (change.add_e, change.add_v, 1)):
@@ -933,115 +636,3 @@ def _joined(view: OverlayView, rows: list[tuple[int, int, int, int, int]]) -> Ov
     joined = Overlay()
     joined.rows = [*view.all_rows(), *rows]
     return joined
-
-
-@dataclass(slots=True)
-class _Merged:
-    touched: set[bytes]
-    growth: int
-
-
-def _merge(
-    txn: WriteTxn,
-    base: Base,
-    novelty: OverlayView,
-    bulk: list[BulkChange],
-    schema: Schema,
-    change: SchemaChange | None,
-    tx: int,
-) -> _Merged:
-    """Merges novelty and bulk changes into the three indexes; columns all the way."""
-    rows = novelty.all_rows()
-    add_ea, add_v, add_tx, drop_ea, drop_v, add_a, drop_a = net_changes(rows)
-    last_tx: dict[int, int] = {}
-    for row in rows:
-        last_tx[row[1]] = row[3]
-    parts: dict[int, tuple[Codes, Codes, Codes, Codes, Codes]] = {}
-    shift = np.int64(AID_BITS)
-    for aid in sorted(set(add_a.tolist()) | set(drop_a.tolist())):
-        mine, gone = add_a == aid, drop_a == aid
-        parts[aid] = (add_ea[mine] >> shift, add_v[mine], add_tx[mine], drop_ea[gone] >> shift, drop_v[gone])
-    for item in bulk:
-        aid = item.attribute.aid
-        last_tx[aid] = tx
-        parts[aid] = _join_bulk(parts.get(aid), item, tx)
-    merge = Merge(txn, base)
-    growth = 0
-    build = change.build_avet if change is not None else set()
-    drop = change.drop_avet if change is not None else set()
-    for aid in sorted(set(parts) | build | drop):
-        e, v, t, gone_e, gone_v = parts.get(aid, (EMPTY, EMPTY, EMPTY, EMPTY, EMPTY))
-        if len(e) or len(gone_e):
-            merge.run(aevt(aid), (e, v, t), (gone_e, gone_v))
-        indexed = schema.by_aid(aid).indexed if schema.has_aid(aid) else False
-        if aid in build:
-            old = base.scan(aevt(aid))
-            now = insert_rows(remove_rows(old, gone_e, gone_v), (e, v, t))
-            merge.replace(avet(aid), to_avet(now[0], now[1], now[2]))
-        elif aid in drop:
-            merge.replace(avet(aid), NO_ROWS)
-        elif indexed and (len(e) or len(gone_e)):
-            order = order_stable(gone_v)
-            merge.run(avet(aid), to_avet(e, v, t), (gone_v[order], gone_e[order]))
-        count, _ = base.stats(aid)
-        if len(e) or len(gone_e):
-            txn.put(stats_key(aid), pack_stats(count + len(e) - len(gone_e), last_tx[aid]))
-            growth += len(e) - len(gone_e)
-        elif aid in last_tx:
-            txn.put(stats_key(aid), pack_stats(count, last_tx[aid]))
-    for aid, newest in last_tx.items():
-        if aid not in parts:  # changes that cancelled out: the columns are the same, but the cache key moves on
-            txn.put(stats_key(aid), pack_stats(base.stats(aid)[0], newest))
-    adds = _eavt_rows([(aid, p[0], p[1], p[2]) for aid, p in parts.items() if len(p[0])])
-    drops = _eavt_rows([(aid, p[3], p[4], p[4]) for aid, p in parts.items() if len(p[3])])
-    if len(adds[0]) or len(drops[0]):
-        merge.run(EAVT, adds, (drops[0], drops[1]))
-    return _Merged(merge.touched, growth)
-
-
-def _join_bulk(
-    part: tuple[Codes, Codes, Codes, Codes, Codes] | None, item: BulkChange, tx: int
-) -> tuple[Codes, Codes, Codes, Codes, Codes]:
-    """Net changes of novelty followed by a bulk change of the same attribute."""
-    t = np.full(len(item.add_e), tx, dtype=np.int64)
-    if part is None:
-        return item.add_e, item.add_v, t, item.drop_e, item.drop_v
-    e, v, old_t, gone_e, gone_v = part
-    order = order_rows(item.drop_e, item.drop_v)
-    drop_e, drop_v = (item.drop_e, item.drop_v) if order is None else (item.drop_e[order], item.drop_v[order])
-    in_novelty = contains(e, v, drop_e, drop_v)
-    kept = remove_rows((e, v, old_t), drop_e[in_novelty], drop_v[in_novelty])
-    # a value that the novelty had put back over the base's own is dropped from both
-    in_drops = contains(gone_e, gone_v, drop_e, drop_v)
-    extra = ~in_novelty & ~in_drops
-    new_gone = insert_rows((gone_e, gone_v), (drop_e[extra], drop_v[extra]))
-    new_adds = insert_rows(kept, (item.add_e, item.add_v, t))
-    return new_adds[0], new_adds[1], new_adds[2], new_gone[0], new_gone[1]
-
-
-def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Codes, Codes]:
-    """Rows (ea, v, tx) in EAVT order of AEVT parts (aid, e, v, tx) in order of their aids."""
-    if not parts:
-        return NO_ROWS
-    parts = sorted(parts, key=lambda p: p[0])
-    ea = np.concatenate([p[1] << np.int64(AID_BITS) | np.int64(p[0]) for p in parts])
-    v = np.concatenate([p[2] for p in parts])
-    t = np.concatenate([p[3] for p in parts])
-    if len(parts) == 1:
-        return ea, v, t
-    e = np.concatenate([p[1] for p in parts])
-    rank = np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts])
-    # e and the attribute's rank, packed: fewer bits than e and aid, so that the row number fits beside them. Transactions
-    # and attributes have eids so far from the entities' that the two are sorted apart.
-    far = e >= FIRST_TX
-    orders = []
-    for places in (np.flatnonzero(~far), np.flatnonzero(far)):
-        if len(places):
-            near = e[places] if len(places) < len(e) else e
-            packed = (near - np.int64(near.min())) * np.int64(len(parts)) + rank[places]
-            orders.append(places[order_stable(packed)])
-    order = np.concatenate(orders)
-    return ea[order], v[order], t[order]
-
-
-__all__ = ["Committed", "Expansion", "Kind", "Store", "open_store", "speculate"]

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "store": [
-        "errors", "edn_model", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
+        "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "transactor", "check", "backup",
+        "schema_change", "plain", "prepare", "load", "merge", "transactor", "check", "backup",
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
-        "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "fixpoint", "engine", "pull", "find",
+        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
         "naive", "query", "api", "__init__", "cli",
     ],
     "migration": [
@@ -33,7 +33,7 @@ ORDER = {
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
 # in a function, to show a value in an error: the writer is below the reader
 ALLOWED = {
-    ("store/edn_read.py", "store.edn_write"),
+    ("store/edn_tokens.py", "store.edn_write"),
     ("migration/control.py", "migration.operations"),
 }  # and a request, when it comes
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import datalog as d
-from store.dictionary import Dictionary
+from store.dictionary import Dictionary, NewCodes
+from store.edn import Keyword
 from store.transactor import open_store
 
 
@@ -51,3 +52,20 @@ def test_long_values_are_found_by_their_hash(tmp_path: Path) -> None:
         assert len(conn.db()) == len(values)
         for v in values:
             assert conn.q("[:find ?s . :in $ ?s :where [_ :s ?s]]", v) == v
+
+
+def test_a_column_of_one_type_is_coded_at_once_and_a_mixed_one_is_not(tmp_path: Path) -> None:
+    """`encode_all_of` gives the codes that single values get; another type among them, hashable or not, is noticed."""
+    store = open_store(tmp_path / "db")
+    try:
+        with store.env.write() as txn:
+            codes = NewCodes(store.dictionary, store.meta.next_code, txn)
+            values = ["b", "a", "b", "", "a"]
+            column = codes.encode_all_of(str, values)
+            assert column is not None
+            assert column.tolist() == [codes.encode(v) for v in values]
+            assert codes.encode_all_of(str, ["a", 1]) is None
+            assert codes.encode_all_of(str, ["a", ["b"]]) is None
+            assert codes.encode_all_of(Keyword, ["a"]) is None
+    finally:
+        store.release()

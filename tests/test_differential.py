@@ -23,9 +23,10 @@ def test_engine_equals_reference_evaluator() -> None:
         assert not found, "\n".join(found)
         seed += 1
     print(dict(counts))
-    assert counts["with answers"] > QUERIES * 0.25
-    assert counts["recursion"] > QUERIES * 0.2
-    assert counts["negation"] > QUERIES * 0.15
+    assert counts["with answers"] >= QUERIES / 2
+    assert counts["recursion"] >= QUERIES / 5
+    assert counts["negation"] >= QUERIES / 5
+    assert counts["best"] >= QUERIES / 20
 
 
 @settings(max_examples=25, deadline=None)

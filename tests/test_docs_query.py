@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import datalog as d
+
 ROOT = Path(__file__).parent.parent
-PAGES = ("query.md", "pull.md")
+PAGES = ("query.md", "rules.md", "pull.md")
 NO_AREAS = ("a", "db", "learning")  # of names in examples and of the database's own
 
 
@@ -24,6 +26,31 @@ def test_examples_run(page: str) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL & 0)
     runner.run(test, out=report.append)
     assert not runner.failures, "\n".join(report)
+
+
+def mistakes() -> list[tuple[str, str, str]]:
+    """(heading, query, message) of each mistake on its page."""
+    text = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    return re.findall(r"^## (\d+\. .*?)\n\n```edn\n(.*?)\n```\n\n```\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("heading", "query", "message"), mistakes(), ids=[m[0] for m in mistakes()])
+def test_mistakes_are_told_as_shown(heading: str, query: str, message: str) -> None:
+    """Each query on the page of mistakes gets the error that stands below it."""
+    page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    schema = re.findall(r"^```edn\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    rules = re.findall(r"they are `(.*?)`", page)[0]
+    with d.connect(None, schema) as conn:
+        conn.transact('[{:person/name "Ann" :person/age 30 :person/height 1.7} {:person/name "Bob" :person/age 17}]')
+        with pytest.raises(d.DatalogError) as raised:
+            d.q(query, conn.db(), *([rules] if "%" in query else []))
+    assert str(raised.value) == message, heading
+
+
+def test_there_are_twenty_mistakes() -> None:
+    """The page has at least twenty, and the test found each of its headings."""
+    page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    assert len(mistakes()) == len(re.findall(r"^## ", page, re.MULTILINE)) >= 20
 
 
 @pytest.mark.parametrize("module", ["query", "limits"])

@@ -15,7 +15,7 @@ from edn_conformance import DEVIATIONS, ERRORS, VALUES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store import edn_read
+from store import edn_quick, edn_read
 from store.edn import (
     Char,
     Keyword,
@@ -29,6 +29,7 @@ from store.edn import (
     node_of,
     read_all,
     read_edn,
+    read_edn_bytes,
     read_edn_file,
     read_node,
     read_nodes,
@@ -49,10 +50,12 @@ def short(text):
 def read_in_small_chunks(text):
     """The bulk reader with chunks so small that tokens are cut everywhere."""
     size, edn_read._CHUNK = edn_read._CHUNK, 3
+    piece, edn_quick._PIECE = edn_quick._PIECE, 3
     try:
         return read_edn(text)
     finally:
         edn_read._CHUNK = size
+        edn_quick._PIECE = piece
 
 
 READERS = {"values": read_edn, "nodes": lambda text: read_node(text).value, "chunks": read_in_small_chunks}
@@ -582,3 +585,42 @@ def from_edn_format(value):
     if isinstance(value, frozenset):
         return Set(map(from_edn_format, value))
     return value
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{:a [1 -2.5 "täxt \\" \\n 🎉" #{x y/z}] :b #inst "2020-02-29T12:00:00.123Z" :c #_ #foo [1 2] nil}',
+        '\ufeff; a comment\n[\\a \\newline \\u0041 #uuid "f81d4fae-7dec-11d0-a765-00a0c91e6bf6" ##Inf 1/2 3M 99999999999999999999]',
+        '#:ns{:a 1 :_/b ^{:doc "m"} [x] , :c #my/tag "a very long string that is longer than any piece, with \\\\ in it"}',
+        "  ( ) ; nothing more",
+    ],
+)
+def test_pieces_of_any_size_give_the_same_values(monkeypatch, text, piece):
+    """Where a text or its bytes are cut makes no difference: within tokens, escapes, instants, characters of four bytes."""
+    expected = read_edn(text)
+    monkeypatch.setattr(edn_quick, "_PIECE", piece)
+    for source in (text, text.encode()):
+        found = edn_quick.quick_values(edn_quick.pieces(source), 512)
+        assert found is not None
+        assert write_edn(found[0]) == write_edn(expected)
+    assert write_edn(read_edn_bytes(text.encode())) == write_edn(expected)
+    for wrong in (text + "\n)", text + "\n\\", text + '\n"cut'):
+        with pytest.raises(EdnError):
+            read_edn_bytes(wrong.encode())
+
+
+def test_a_very_long_text_leaves_the_collector_as_it_was():
+    """The collector is on afterwards, what is frozen stays so, and a collector that was off stays off."""
+    text = "[" + '{:a "some text to make it long" :b [1 2 3]} ' * 120_000 + "]"
+    frozen = gc.get_freeze_count()
+    assert len(read_edn(text)) == 120_000
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
+    gc.disable()
+    try:
+        read_edn(text[: 1 << 17].rpartition("}")[0] + "}]")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

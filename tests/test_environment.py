@@ -357,11 +357,29 @@ def test_import_is_light() -> None:
     done = run_python(
         """
         import sys, datalog
-        heavy = {"lark", "orjson", "rich", "prompt_toolkit", "nanoarrow", "pandas", "polars", "pyarrow", "hypothesis", "asyncio"}
+        heavy = {"numpy", "lmdb", "lark", "orjson", "rich", "prompt_toolkit", "nanoarrow", "pandas", "polars", "pyarrow", "hypothesis", "asyncio"}
         print(sorted(heavy & set(sys.modules)))
         """
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_loaded_when_it_is_used() -> None:
+    """The table of lazily loaded names is the public list, each name resolves, and a misspelt one is an AttributeError."""
+    done = run_python(
+        """
+        import datalog as d
+        assert d._MODULE_OF.keys() | {"kw"} == set(d.__all__), set(d.__all__) ^ d._MODULE_OF.keys()
+        assert set(d.__all__) <= set(dir(d))
+        from datalog import *
+        assert all(getattr(d, name) is globals()[name] for name in d.__all__) and d.kw is d.Keyword
+        try:
+            d.conect
+        except AttributeError as e:
+            print(e)
+        """
+    )
+    assert done.stdout.strip() == "module 'datalog' has no attribute 'conect'", done.stderr
 
 
 def test_ephemeral_databases_leave_nothing() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 
 from store.columns import contains, expand, insert_rows, is_sorted, order_rows, order_stable, positions, remove_rows
 from store.errors import StoreCorrupt
-from store.segment import check, pack, rows_of, unpack, unpack_into
+from store.merge import _eavt_rows, _is_star
+from store.segment import check, pack, pack_many, rows_of, unpack, unpack_into
 from store.value import INT64_MAX, INT64_MIN
 
 _INT64 = (
@@ -38,6 +39,40 @@ def test_unpack_is_the_inverse_of_pack(columns: list[list[int]]) -> None:
     for out, column in zip(outs, columns, strict=True):
         if out is not None:
             assert out.tolist() == [7, 7, *column, 7]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 40).flatmap(lambda n: st.lists(st.lists(_INT64, min_size=n, max_size=n), min_size=1, max_size=4)),
+    st.sets(st.integers(1, 39)),
+)
+def test_many_segments_at_once_are_the_same_bytes(columns: list[list[int]], inner: set[int]) -> None:
+    """Columns cut into segments together give what packing each piece gives."""
+    arrays = [_array(c) for c in columns]
+    n = len(columns[0])
+    cuts = [0, *sorted(c for c in inner if c < n), n]
+    pieces = [[a[cuts[i] : cuts[i + 1]] for a in arrays] for i in range(len(cuts) - 1)]
+    assert pack_many(arrays, cuts) == [pack(piece) for piece in pieces]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sets(st.integers(1, 6), min_size=1, max_size=6), min_size=1, max_size=4), st.booleans())
+def test_eavt_rows_of_stars_and_others_are_sorted(entities: list[set[int]], alike: bool) -> None:
+    """Rows of several attributes come in EAVT order, whether all have the same entities or not, transactions last."""
+    if alike:
+        entities = [entities[0]] * len(entities)
+    parts = [
+        (aid, _array(sorted(es)), _array([aid] * len(es)), _array([e + aid for e in sorted(es)]))
+        for aid, es in enumerate(entities, 3)
+    ]
+    parts.append((2, _array([2**40 + 7]), _array([5]), _array([9])))
+    expected = sorted(
+        (e << 21 | aid, v, t)
+        for aid, es, vs, ts in parts
+        for e, v, t in zip(es.tolist(), vs.tolist(), ts.tolist(), strict=True)
+    )
+    assert list(zip(*(c.tolist() for c in _eavt_rows(parts)), strict=True)) == expected
+    assert _is_star(parts[:-1]) == all(es == entities[0] for es in entities)
 
 
 @pytest.mark.parametrize(

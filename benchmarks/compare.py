@@ -1,0 +1,172 @@
+"""Workloads beside the peers, in one run: a table of medians and ratios, and JSON.
+
+    python benchmarks/setup_peers.py                          # once: the peers, in an environment of their own
+    python benchmarks/compare.py people rules joins           # all peers there are
+    python benchmarks/compare.py joins --peers ours,sqlite --scale 0.1 --repeats 3
+    python benchmarks/compare.py joins --scale 10 --peers ours,duckdb --json joins10.json
+
+Every peer is a process of its own and holds the data of one workload; for each question they are asked in turn, so that a
+machine that changes its speed changes it for all. One rule for all: the first answer is reported as cold and checked (counts
+and checksums must agree, or the run fails), `--warmup` answers are not counted, `--repeats` are. A time is taken inside
+the peer's process, around the call, with the whole answer turned into Python objects.
+Ratios are to the fastest SQL peer, with 0.5 ms as the floor of its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FLOOR = 0.0005
+SQL = ("sqlite", "duckdb")
+DEFAULT = ("ours", "sqlite", "duckdb")
+
+
+class Worker:
+    """A peer's process."""
+
+    def __init__(self, peer: str, workload: str, scale: float, python: str) -> None:
+        self.peer = peer
+        command = [python, str(HERE / "worker.py"), peer, workload, str(scale)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to one request."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": "the process ended"}
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+
+def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One workload with all peers: the figures, and whether the answers agree."""
+    sys.path.insert(0, str(HERE))
+    from importlib import import_module
+
+    names = [q.name for q in import_module(f"{workload}.make").make(0.01).queries]
+    names = [n for n in names if not arguments.only or any(part in n for part in arguments.only.split(","))]
+    peers = arguments.peers.split(",")
+    workers = [Worker(p, workload, arguments.scale, arguments.python) for p in peers]
+    result: dict[str, Any] = {"workload": workload, "scale": arguments.scale, "load": {}, "queries": {}, "faults": []}
+    for w in workers:
+        result["load"][w.peer] = w.ask(op="load")
+        print(f"  {w.peer:10} loaded: {result['load'][w.peer]}", flush=True)
+    for name in names:
+        result["queries"][name] = one_query(name, workers, arguments, result["faults"])
+        print(line(name, result["queries"][name], peers), flush=True)
+    for w in workers:
+        result["load"][w.peer].update(w.ask(op="memory"))
+        w.close()
+    return result
+
+
+def one_query(name: str, workers: list[Worker], arguments: argparse.Namespace, faults: list[str]) -> dict[str, Any]:
+    """Cold time, check, and warm times of one question, the peers in turn."""
+    figures: dict[str, Any] = {}
+    for w in workers:
+        cold = w.ask(op="run", query=name)
+        checked = {} if "error" in cold else w.ask(op="check", query=name)
+        figures[w.peer] = {"cold": cold.get("seconds"), **checked, "times": [], "columnar": []}
+        if "error" in cold or "error" in checked:
+            faults.append(f"{name}: {w.peer}: {cold.get('error') or checked.get('error')}")
+    answers = {(f["rows"], f["checksum"]) for f in figures.values() if "rows" in f}
+    if len(answers) > 1:
+        faults.append(
+            f"{name}: different answers: " + ", ".join(f"{p} {f.get('rows')} rows" for p, f in figures.items())
+        )
+    for i in range(arguments.warmup + arguments.repeats):
+        for w in workers:
+            figure = figures[w.peer]
+            if "rows" in figure:
+                seconds = w.ask(op="run", query=name)["seconds"]
+                if i >= arguments.warmup:
+                    figure["times"].append(seconds)
+                if arguments.columnar:
+                    seconds = w.ask(op="run", query=name, columnar=True)["seconds"]
+                    if i >= arguments.warmup:
+                        figure["columnar"].append(seconds)
+    for figure in figures.values():
+        figure["median"] = statistics.median(figure["times"]) if figure["times"] else None
+        figure["columnar_median"] = statistics.median(figure["columnar"]) if figure["columnar"] else None
+    best = [figures[p]["median"] for p in SQL if p in figures and figures[p]["median"] is not None]
+    ours = figures.get("ours", {}).get("median")
+    figures["ratio"] = ours / max(FLOOR, min(best)) if best and ours is not None else None
+    return figures
+
+
+def line(name: str, figures: dict[str, Any], peers: list[str]) -> str:
+    """One row of the table."""
+    cells = []
+    for p in peers:
+        median = figures[p]["median"]
+        cells.append(f"{'-' if median is None else f'{median * 1e3:.2f}':>11}")
+    rows = next((figures[p]["rows"] for p in peers if "rows" in figures[p]), 0)
+    ratio = figures["ratio"]
+    return f"  {name:32} {rows:>9,} {' '.join(cells)}  {'' if ratio is None else f'{ratio:6.2f}'}"
+
+
+def summary(result: dict[str, Any], peers: list[str]) -> None:
+    """Means of the ratios."""
+    ratios = [f["ratio"] for f in result["queries"].values() if f["ratio"] is not None]
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        print(
+            f"  ours to the fastest SQL peer: geometric mean {mean:.2f}, median {statistics.median(ratios):.2f}, worst {max(ratios):.2f}"
+        )
+    for peer in peers:
+        if peer not in ("ours", *SQL):
+            speed = [
+                f[peer]["median"] / f["ours"]["median"]
+                for f in result["queries"].values()
+                if f[peer]["median"] and f.get("ours", {}).get("median")
+            ]
+            if speed:
+                mean = math.exp(sum(map(math.log, speed)) / len(speed))
+                print(f"  {peer} to ours: geometric mean {mean:.1f}, least {min(speed):.1f}")
+
+
+def main() -> int:
+    """Runs what was asked for; 1 when answers differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="+", choices=["people", "rules", "joins", "updates"])
+    parser.add_argument("--peers", default=",".join(DEFAULT))
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--only", default="", help="parts of the questions' names, with commas")
+    parser.add_argument("--columnar", action="store_true", help="also time answers left as columns")
+    parser.add_argument("--json", type=Path)
+    here = HERE / ".peers" / "bin" / "python"
+    parser.add_argument(
+        "--python", default=str(here) if here.exists() else sys.executable, help="the peers' interpreter"
+    )
+    arguments = parser.parse_args()
+    peers = arguments.peers.split(",")
+    results = []
+    for workload in arguments.workloads:
+        heads = " ".join(f"{p} ms".rjust(11) for p in peers)
+        print(f"\n{workload}, scale {arguments.scale:g}\n  {'':32} {'rows':>9} {heads}   ratio")
+        results.append(compare(workload, arguments))
+        summary(results[-1], peers)
+        for fault in results[-1]["faults"]:
+            print(f"  FAULT {fault}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    return 1 if any(r["faults"] for r in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""One peer with one workload in a process of its own: reads requests as JSON lines, answers as JSON lines.
+
+{"op": "load"}                          -> {"seconds": ...}
+{"op": "run", "query": "q1"}            -> {"seconds": ..., "rows": n}            fully turned into Python objects
+{"op": "run", ..., "columnar": true}    -> the same, left as the peer's own columns
+{"op": "check", "query": "q1"}          -> {"rows": n, "checksum": ...}
+{"op": "memory"}                        -> {"peak_mb": ...}
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from workload import checksum
+
+
+def main() -> None:
+    """Serves requests until the input ends."""
+    peer_name, workload_name, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    out = sys.stdout
+    sys.stdout = sys.stderr  # what a peer prints must not look like an answer
+    workload = importlib.import_module(f"{workload_name}.make").make(scale)
+    peer = importlib.import_module(f"peers.{peer_name}").Peer(workload)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = serve(peer, workload, request)
+        except Exception as e:  # noqa: BLE001  the driver prints it
+            answer = {"error": f"{type(e).__name__}: {e}"[:2000]}
+        out.write(json.dumps(answer) + "\n")
+        out.flush()
+    peer.close()
+
+
+def serve(peer: Any, workload: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """One answer."""
+    op = request["op"]
+    if op == "load":
+        return {"seconds": timed(peer.load)[0], **peer.figures()}
+    if op == "memory":
+        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    if op == "special":
+        return dict(peer.special(request["name"]))
+    query = workload.query(request["query"])
+    if op == "check":
+        rows = peer.rows(query)
+        return {"rows": len(rows), "checksum": checksum(rows)}
+    seconds, rows = timed(lambda: peer.columnar(query) if request.get("columnar") else peer.rows(query))
+    return {"seconds": seconds, "rows": len(rows)}
+
+
+def timed(f: Any) -> tuple[float, Any]:
+    """Seconds and result of a call, without the collector's pauses."""
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    result = f()
+    seconds = time.perf_counter() - started
+    gc.enable()
+    return seconds, result
+
+
+if __name__ == "__main__":
+    main()
