@@ -88,6 +88,7 @@ class DatabaseSide:
         self._cache_basis = 0
         self._cache_lock = threading.Lock()
         self._state_eid = 0
+        self._shut = False
         self._known: tuple[int, dict[Keyword, bool]] = (0, {})
         self._texts: tuple[Mapping[Keyword, bool], list[tuple[str, Keyword]]] = ({}, [])
 
@@ -115,6 +116,8 @@ class DatabaseSide:
         with self._lock:
             if self._conn is not None:
                 return self._conn
+            if self._shut:
+                raise StorageError("memory/closed", "This memory is closed.", hint="make a new MemoryStore.")
             conn = self._given or d.connect(self.path, sync=self._sync)
             try:
                 declare(conn, self.keymap)
@@ -135,9 +138,10 @@ class DatabaseSide:
             self._conn = conn
             return conn
 
-    def close(self) -> None:
-        """Closes the connection, unless it was given; it is opened again when needed."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Closes the connection, unless it was given; it is opened again when needed, but not after `for_good`."""
         with self._lock:
+            self._shut = self._shut or for_good
             conn, self._conn = self._conn, None
             with self._cache_lock:
                 self._cache = {}

@@ -413,6 +413,7 @@ class EdnSide:
             if rewrite:
                 self.rewrite()
         finally:
-            for journal in (*self._old, self._journal):
-                if journal is not None:
-                    journal.close()
+            with self.lock:  # nobody writes to a descriptor that is closed, and may be another file's by then
+                for journal in (*self._old, self._journal):
+                    if journal is not None:
+                        journal.close()

@@ -203,6 +203,8 @@ class Journal:
         """
         if self._broken is not None:
             raise self._refusal()
+        if self._fd < 0:
+            raise StorageError("memory/closed", "This memory is closed.", hint="make a new MemoryStore.")
         data = _framed(entry)
         try:
             write_all(self._fd, data)

@@ -60,7 +60,7 @@ class MemoryCore:
         alerts: Iterable[Callable[[Event], Any]] = (),
         commands: bool = True,
     ) -> None:
-        self.file = Path(file)
+        self.file = Path(os.path.realpath(file))  # whoever comes through a link meets the same lock
         self.keymap = keymap or builtin()
         self.settings = settings or Settings()
         self.telemetry = Telemetry(sinks, alerts)
@@ -123,7 +123,7 @@ class MemoryCore:
                 self.edn.close()
         finally:
             self.edn = None
-            self.side.close()
+            self.side.close(for_good=True)
             self._file_lock.release()
             self._opened = False
 

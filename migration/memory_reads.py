@@ -63,6 +63,9 @@ class MemoryReads(MemoryCore):
                     value, store, fell_back, error = self._read_database(key, mode)
                 elif edn is not None:
                     value = edn.values.get(key, MISSING)
+                else:  # the stage was moved between the two, or the memory closed
+                    self.open()
+                    continue
             except DatalogError as e:
                 if self._routes is not routes:
                     continue

@@ -79,7 +79,8 @@ class MemorySaves(MemoryReads):
         self.counters.saves += 1
         saved = None
         try:
-            while saved is None:  # None: the stage was moved between looking and saving
+            while saved is None:  # None: the stage was moved between looking and saving, or the memory closed
+                self.open()
                 mode = self._routes[self.keymap.data_of(key)].of(key)[0]
                 saved = (self._saved_in_database if mode.writes == "datalog" else self._saved_in_edn)(key, changed)
         except DatalogError as e:

@@ -291,6 +291,50 @@ def test_a_forked_child_is_refused(tmp_path):
         memory.keys()
 
 
+@pytest.mark.parametrize("stage", ["edn-only", "datalog-first", "datalog-only"])
+def test_closed_while_threads_work(tmp_path, stage):
+    """Who is late is told that the memory is closed; what was acknowledged is there."""
+    memory = climb(opened(tmp_path), stage)
+    told, done = [], {}
+
+    def work(name):
+        try:
+            for n in range(100_000):
+                memory.save_value(kw(f"k/{name}"), n)
+                done[name] = n
+                memory.get_value(kw(f"k/{name}"))
+        except StorageError as e:
+            told.append(e.code)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for t in threads:
+        t.start()
+    time.sleep(0.2)
+    memory.close()
+    for t in threads:
+        t.join(30)
+    assert not any(t.is_alive() for t in threads)
+    assert set(told) <= {"memory/closed", "store/closed"}
+    assert len(told) == 3
+    with opened(tmp_path) as again:
+        found = again.get_all()
+        assert all(found[kw(f"k/{name}")] in (n, n + 1) for name, n in done.items())
+
+
+def test_a_link_leads_to_the_same_lock(tmp_path):
+    """A memory opened through a symbolic link is the same memory: refused while it is open, and not replaced by a file."""
+    (tmp_path / "memory.edn").write_text("{:a 1}")
+    (tmp_path / "link.edn").symlink_to(tmp_path / "memory.edn")
+    with opened(tmp_path) as memory:
+        memory.save_value(kw("b"), 2)
+        with MemoryStore(tmp_path / "link.edn", tmp_path / "memory.db") as other, pytest.raises(StoreLocked):
+            other.keys()
+    with MemoryStore(tmp_path / "link.edn", tmp_path / "memory.db") as other:
+        other.save_value(kw("c"), 3)
+    assert (tmp_path / "link.edn").is_symlink()
+    assert read_memory(tmp_path / "memory.edn")[kw("c")] == 3
+
+
 def test_opened_lazily(tmp_path):
     """Making the object touches nothing; in edn-only the database is never made."""
     memory = opened(tmp_path)
