@@ -100,6 +100,8 @@ def main():
                     print("reads p95 us (EDN, database):", measure_reads(memory, memory.keymap.data_kinds, 2_000))
                     for name, pair in measure_queries(memory, memory.keymap.data_kinds).items():
                         print(f"query {name}: EDN {pair[0]:,.0f} us, database {pair[1]:,.0f} us", flush=True)
+                for key in hot:  # both sides warm, as in an application that has run for a while
+                    memory.get_value(key)
                 work(memory, hot, given.seconds / 4, rest_s)
                 for at in [k for k in memory.telemetry.histograms if k[1] == stage]:
                     del memory.telemetry.histograms[at]
