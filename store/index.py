@@ -358,6 +358,10 @@ class Merge:
             self.touched.add(key)
         self._write(prefix, rows)
 
+    def append(self, prefix: bytes, rows: Rows) -> None:
+        """Puts sorted rows behind all rows that a run has, or has been given by `append`."""
+        self._write(prefix, rows)
+
     def _write(self, prefix: bytes, rows: Rows) -> None:
         items = packed(prefix, rows)
         self.touched.update(key for key, _ in items)

@@ -13,6 +13,8 @@ from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stat
 from store.overlay import OverlayView, net_changes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from store.effects import BulkChange
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.int64]
     Rows = tuple[Codes, Codes, Codes]
+
+
+_BLOCK_ROWS = 1 << 17  # of EAVT made at once: 1 MB for each column
 
 
 @dataclass(slots=True)
@@ -83,9 +88,13 @@ def merge_changes(
     for aid, newest in last_tx.items():
         if aid not in parts:  # changes that cancelled out: the columns are the same, but the cache key moves on
             txn.put(stats_key(aid), pack_stats(base.stats(aid)[0], newest))
-    adds = _eavt_rows([(aid, p[0], p[1], p[2]) for aid, p in parts.items() if len(p[0])])
-    drops = _eavt_rows([(aid, p[3], p[4], p[4]) for aid, p in parts.items() if len(p[3])])
-    if len(adds[0]) or len(drops[0]):
+    added = [(aid, p[0], p[1], p[2]) for aid, p in parts.items() if len(p[0])]
+    removed = [(aid, p[3], p[4], p[4]) for aid, p in parts.items() if len(p[3])]
+    if added and not removed and not base.directory(EAVT).keys:
+        for rows_of_block in _eavt_blocks(added):
+            merge.append(EAVT, rows_of_block)
+    elif added or removed:
+        adds, drops = _eavt_rows(added), _eavt_rows(removed)
         merge.run(EAVT, adds, (drops[0], drops[1]))
     return Merged(merge.touched, growth)
 
@@ -138,6 +147,24 @@ def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Cod
             orders.append(places[order_stable(packed)])
     order = np.concatenate(orders)
     return ea[order], v[order], t[order]
+
+
+def _eavt_blocks(parts: list[tuple[int, Codes, Codes, Codes]]) -> Iterator[Rows]:
+    """The rows of `_eavt_rows` in order, in blocks where that is easy.
+
+    Arrays of all rows at once would not fit the processor's cache, and the kernel would have to clear as much memory again.
+    """
+    near = [p for p in parts if p[1][-1] < FIRST_TX]
+    far = [p for p in parts if p[1][0] >= FIRST_TX]
+    if len(near) + len(far) < len(parts) or not near or not _is_star(near):
+        yield _eavt_rows(parts)
+        return
+    near.sort(key=lambda p: p[0])
+    step = max(1, _BLOCK_ROWS // len(near))
+    for i in range(0, len(near[0][1]), step):
+        yield _star_rows([(aid, e[i : i + step], v[i : i + step], t[i : i + step]) for aid, e, v, t in near])
+    if far:
+        yield _eavt_rows(far)
 
 
 def _is_star(parts: list[tuple[int, Codes, Codes, Codes]]) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from store.columns import contains, expand, insert_rows, is_sorted, order_rows, order_stable, positions, remove_rows
 from store.errors import StoreCorrupt
-from store.merge import _eavt_rows, _is_star
+from store.merge import _eavt_blocks, _eavt_rows, _is_star
 from store.segment import check, pack, pack_many, rows_of, unpack, unpack_into
 from store.value import INT64_MAX, INT64_MIN
 
@@ -72,6 +72,8 @@ def test_eavt_rows_of_stars_and_others_are_sorted(entities: list[set[int]], alik
         for e, v, t in zip(es.tolist(), vs.tolist(), ts.tolist(), strict=True)
     )
     assert list(zip(*(c.tolist() for c in _eavt_rows(parts)), strict=True)) == expected
+    blocks = list(_eavt_blocks(parts))
+    assert [row for b in blocks for row in zip(*(c.tolist() for c in b), strict=True)] == expected
     assert _is_star(parts[:-1]) == all(es == entities[0] for es in entities)
 
 
