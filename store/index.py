@@ -131,7 +131,7 @@ def unpack_stats(data: bytes, key: bytes) -> tuple[int, int]:
 class Base:
     """The segments as of one LMDB read transaction; immutable, shared by the snapshots of its generation."""
 
-    __slots__ = ("__weakref__", "_bytes", "_directories", "_segments", "_stats", "max_k1", "meta", "txn")
+    __slots__ = ("__weakref__", "_bytes", "_directories", "_segments", "_stats", "_verified", "max_k1", "meta", "txn")
 
     def __init__(self, txn: ReadTxn, meta: Meta) -> None:
         self.txn = txn
@@ -140,6 +140,7 @@ class Base:
         self._segments: dict[bytes, Rows] = {}
         self._bytes = 0
         self._stats: dict[int, tuple[int, int]] = {}
+        self._verified: set[bytes] = set()  # segments whose checksum a scan of this process has verified
         for key, data in txn.items(b"S"):
             self._stats[_U4.unpack(key[1:])[0]] = unpack_stats(data, key)
         self.max_k1 = self._find_max_k1()
@@ -153,6 +154,7 @@ class Base:
         for key, rows in older._segments.items():
             if key not in touched:
                 self._segments[key] = rows
+        self._verified = older._verified - touched
         self._bytes = sum(24 * len(r[0]) for r in self._segments.values())
 
     def stats(self, aid: int) -> tuple[int, int]:
@@ -250,8 +252,10 @@ class Base:
         tx_column = np.empty(total, dtype=np.int64) if tx else None
         outs = (k1, k2, tx_column)
         at = 0
+        verified = self._verified
         for key, data in self.txn.items(prefix):
-            at += unpack_into(data, outs, at, key=key)
+            at += unpack_into(data, outs, at, key=key, verified=key in verified)
+            verified.add(key)
         if at == 0:
             return NO_ROWS
         if at != total:

@@ -130,12 +130,14 @@ def unpack(data: bytes, *, key: bytes = b"") -> list[Codes]:
     return columns
 
 
-def unpack_into(data: bytes, outs: Sequence[Codes | None], at: int, *, key: bytes = b"") -> int:
+def unpack_into(data: bytes, outs: Sequence[Codes | None], at: int, *, key: bytes = b"", verified: bool = False) -> int:
     """Writes the columns of a segment into arrays from place `at` on; None for a column that nobody needs.
 
-    Returns the number of rows; raises as `unpack` does, also when the arrays are too short.
+    Returns the number of rows; raises as `unpack` does, also when the arrays are too short. `verified` says that these bytes
+    were checked before.
     """
-    check(data, key=key)
+    if not verified:
+        check(data, key=key)
     rows = rows_of(data)
     if data[5] != len(outs):
         raise corrupt(key)
