@@ -17,12 +17,12 @@ ORDER = {
     "store": [
         "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "prepare", "load", "merge", "transactor", "check", "backup",
+        "schema_change", "prepare", "load", "merge", "committed", "undo", "composition", "transactor", "check", "backup",
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
         "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
-        "naive", "query", "api", "__init__", "cli",
+        "naive", "query", "atomic", "api", "__init__", "cli",
     ],
     "migration": ["jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands"],
 }  # fmt: skip
