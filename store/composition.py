@@ -115,7 +115,7 @@ class Composition:
         newest = np.column_stack(
             (net[:, 0], net[:, 1], net[:, 3], net[:, 2] << 1 | net[:, 4], np.full(len(net), self.tx, dtype=np.int64))
         )
-        undone = undo(self.now, self._codes, tx, log, newest, self.tx, force=force)
+        undone = undo(self.now, self._codes, tx, log, newest, self.tx)
         if undone.blocked(force=force):
             return undone
         before = self.now

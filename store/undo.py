@@ -72,7 +72,7 @@ class Conflict:
 
 @dataclass(slots=True)
 class Undone:
-    """What taking a transaction back means. `logged` counts what the log still has of it: {aid: (asserted, retracted)}."""
+    """What taking a transaction back means. `logged` counts what the log has of it: {attribute's eid: (asserted, retracted)}."""
 
     tx: int
     steps: list[tuple[list[Row], Schema]] = field(default_factory=list)
@@ -140,24 +140,20 @@ def read_later(log: ReadTxn, tx: int, newest: Codes) -> Codes:
     return net
 
 
-def undo(
-    now: Snapshot, codes: OverlayCodes, tx: int, log: ReadTxn, newest: Codes, new_tx: int, *, force: bool = False
-) -> Undone:
+def undo(now: Snapshot, codes: OverlayCodes, tx: int, log: ReadTxn, newest: Codes, new_tx: int) -> Undone:
     """What takes transaction `tx` back from the state `now`: rows and schemas in steps, conflicts, what the log has.
 
     Raises:
         TransactionError: `tx/unlogged` when the log does not have the transaction.
     """
-    return _Undo(now, codes, read_transaction(log, tx), read_later(log, tx, newest), tx, new_tx, force=force).run()
+    return _Undo(now, codes, read_transaction(log, tx), read_later(log, tx, newest), tx, new_tx).run()
 
 
 class _Undo:
     """The work of `undo`: schema first, then attribute by attribute, then composites, then the checks."""
 
-    def __init__(
-        self, now: Snapshot, codes: OverlayCodes, done: Codes, later: Codes, tx: int, new_tx: int, *, force: bool
-    ) -> None:
-        self._now, self._codes, self._new_tx, self._force = now, codes, new_tx, force
+    def __init__(self, now: Snapshot, codes: OverlayCodes, done: Codes, later: Codes, tx: int, new_tx: int) -> None:
+        self._now, self._codes, self._new_tx = now, codes, new_tx
         self._done, self._later = done, later
         self._result = Undone(tx)
         self._conflicts = self._result.conflicts
@@ -166,7 +162,7 @@ class _Undo:
         done, result = self._done, self._result
         for aid in np.unique(done[:, 1]).tolist():
             added = done[done[:, 1] == aid, 3] & 1
-            result.logged[aid] = (int(added.sum()), int(len(added) - added.sum()))
+            result.logged[FIRST_ATTRIBUTE + aid] = (int(added.sum()), int(len(added) - added.sum()))
         of_schema = done[:, 0] >= FIRST_ATTRIBUTE
         schema_rows = self._schema_rows(done[of_schema])
         old = self._now.schema

@@ -24,7 +24,11 @@ ORDER = {
         "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
         "naive", "query", "atomic", "api", "__init__", "cli",
     ],
-    "migration": ["jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands"],
+    "migration": [
+        "jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands",
+        "script_folder", "script_values", "script_steps", "script_history", "script_schema", "scripts", "script_draft", "script_checks",
+        "script_commands", "pytest_scripts",
+    ],
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
 # in a function, to show a value in an error: the writer is below the reader
