@@ -12,7 +12,7 @@ import numpy as np
 from datalog.query import q
 from store.datom import FIRST_ATTRIBUTE
 from store.errors import TransactionError
-from store.schema import FIRST_USER_AID
+from store.schema import FIRST_USER_AID, unknown_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -133,6 +133,22 @@ class Atomic:
                 data={"tx": tx, "conflicts": [c.as_dict() for c in undone.conflicts]},
             )
         return undone
+
+    def origins(self, attribute: Any, passing: Iterable[int]) -> list[tuple[int, Any, int]]:
+        """(e, v, tx) of an attribute's datoms, with the tx that really wrote them: those in `passing`, undos, are seen through.
+
+        Raises:
+            SchemaError: `schema/unknown-attribute`.
+        """
+        schema = self._composition.now.schema
+        found = schema.find(attribute)
+        if found is None:
+            raise unknown_attribute(schema, str(attribute))
+        read = self._read()
+        try:
+            return self._composition.origins(found.aid, read, frozenset(passing))
+        finally:
+            read.close()
 
     def mark(self) -> int:
         """Where the steps stand now, for `changes(since)`."""

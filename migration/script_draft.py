@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draft", "new_script", "write_script"]
 
+_MADE_OF: Final = ":db/tupleAttrs"
 _EDN: Final = """{{:doc "{doc}"
  :up [; each step is a map of one key: :schema :rename :retype :make-one :delete :drop :transact :add :retract :require
       ]}}
@@ -80,22 +81,25 @@ def draft(db: d.Db, declared: Plain, renames: Mapping[str, str], doc: str) -> st
     if real:
         steps.append((_step("rename", Map([(Keyword(o), Keyword(n)) for o, n in real.items()])), ""))
         have = {real.get(ident, ident): _renamed(props, real) for ident, props in have.items()}
-    gone = sorted(have.keys() - declared.keys())
-    come = sorted(declared.keys() - have.keys())
+    # a composite of other members is made again: dropped before its members change, declared when they have
+    remade = {i for i in have.keys() & declared.keys() if have[i].get(_MADE_OF) != declared[i].get(_MADE_OF)}
+    gone = sorted(have.keys() - declared.keys() | remade)
+    come = sorted(declared.keys() - have.keys() | remade)
     old_name = {new: old for old, new in real.items()}
     # a composite goes before what it is made of, and comes after it
-    for ident in sorted(gone, key=lambda i: ":db/tupleAttrs" not in have[i]):
-        composite = ":db/tupleAttrs" in have[ident]
+    for ident in sorted(gone, key=lambda i: _MADE_OF not in have[i]):
+        composite = _MADE_OF in have[ident]
         n = _count(db, old_name.get(ident, ident))
-        note = f"; destructive: {n:,} datoms of {ident}" if n and not composite else ""
+        note = f"; {ident} is made again of other members" if ident in remade else ""
+        note = f"; destructive: {n:,} datoms of {ident}" if n and not composite else note
         likely = nearest(ident, [c for c in come if declared[c] == have[ident]])
         if likely:
             note += f"\n      ; or was it renamed? then instead: {{:rename {{{ident} {likely}}}}}"
         steps.append((_step("drop", Vector([Keyword(ident)])), note.removeprefix("\n      ")))
-    plain = [i for i in come if ":db/tupleAttrs" not in declared[i]]
-    composites = [i for i in come if ":db/tupleAttrs" in declared[i]]
+    plain = [i for i in come if _MADE_OF not in declared[i]]
+    composites = [i for i in come if _MADE_OF in declared[i]]
     steps += _schema_step({i: declared[i] for i in plain})
-    for ident in sorted(have.keys() & declared.keys()):
+    for ident in sorted((have.keys() & declared.keys()) - remade):
         steps += _changes(ident, have[ident], declared[ident], _count(db, old_name.get(ident, ident)))
     steps += _schema_step({i: declared[i] for i in composites})
     if not steps:
@@ -136,18 +140,16 @@ def _changes(ident: str, have: dict[str, Any], want: dict[str, Any], n: int) -> 
     """The steps for one attribute that is there and is to be another."""
     changed = {k: want.get(k) for k in sorted(have.keys() | want.keys()) if have.get(k) != want.get(k)}
     steps: list[tuple[str, str]] = []
-    if ":db/tupleAttrs" in changed and n:
-        steps.append((_step("drop", Vector([Keyword(ident)])), f"; {ident} is made of others, and is made again"))
-        return steps + _schema_step({ident: want})
     first = {k: v for k, v in changed.items() if v is None and k != ":db/valueType"}
     if first:  # what is taken away goes first: a unique or a component attribute may not allow the rest
         steps.append(_property_step(ident, first))
         changed = {k: v for k, v in changed.items() if k not in first}
-    if n and changed.get(":db/valueType") is not None:
+    # by steps that convert data also where there is none: the script will meet databases that have some
+    if changed.get(":db/valueType") is not None and ":db/tupleType" not in changed and ":db/tupleTypes" not in changed:
         to = changed.pop(":db/valueType")
         note = f"; converts {n:,} values of {ident}; `plan` reports each that does not fit"
         steps.append((_step("retype", Map([(Keyword(ident), Map([(Keyword("to"), to)]))])), note))
-    if n and changed.get(":db/cardinality") == Keyword("db.cardinality/one"):
+    if changed.get(":db/cardinality") == Keyword("db.cardinality/one"):
         changed.pop(":db/cardinality")
         note = f"; {ident} becomes one for each entity: say which value stays instead of nil: :latest, :min or :max"
         steps.append((_step("make-one", Map([(Keyword(ident), None)])), note))

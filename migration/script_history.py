@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import datalog as d
 
-__all__ = ["Applied", "begin", "is_record", "read_applied", "record"]
+__all__ = ["RECORDS", "Applied", "begin", "has_records", "is_record", "read_applied", "read_reverts", "record"]
 
-_NS: Final = ":migration.script/"
+RECORDS: Final = ":migration.script/"
 _QUERY: Final = """[:find ?tx ?number ?name ?sum ?event ?by ?changes ?at
   :where [?tx :migration.script/number ?number] [?tx :migration.script/name ?name]
          [?tx :migration.script/checksum ?sum] [?tx :migration.script/event ?event]
@@ -49,12 +49,12 @@ class Applied:
 
 def is_record(attribute: str) -> bool:
     """Whether an attribute belongs to the records of scripts."""
-    return attribute.startswith(_NS)
+    return attribute.startswith(RECORDS)
 
 
 def has_records(db: d.Db) -> bool:
     """Whether any script, or a baseline, was ever recorded."""
-    return f"{_NS}number" in db.schema
+    return f"{RECORDS}number" in db.schema
 
 
 def read_applied(db: d.Db) -> dict[int, Applied]:
@@ -75,6 +75,13 @@ def read_applied(db: d.Db) -> dict[int, Applied]:
     return dict(sorted(applied.items()))
 
 
+def read_reverts(db: d.Db) -> list[int]:
+    """The transactions that took a script back."""
+    if not has_records(db):
+        return []
+    return list(db.q("[:find [?tx ...] :where [?tx :migration.script/event :reverted]]"))
+
+
 def begin(work: d.Atomic) -> None:
     """The first record: brings the attributes about, apart from any script's own transaction."""
     record(work, "begun", 0, "", "")
@@ -85,12 +92,12 @@ def record(work: d.Atomic, event: str, number: int, name: str, checksum: str, *,
     changes = [(c.eid, [c.asserted, c.retracted]) for c in work.changes()] if counted else []
     datoms: dict[Any, Any] = {
         ":db/id": ":db/current-tx",
-        f"{_NS}number": number,
-        f"{_NS}name": name,
-        f"{_NS}checksum": checksum,
-        f"{_NS}event": Keyword(event),
-        f"{_NS}by": _user(),
-        f"{_NS}changes": write_edn(Map(changes)),
+        f"{RECORDS}number": number,
+        f"{RECORDS}name": name,
+        f"{RECORDS}checksum": checksum,
+        f"{RECORDS}event": Keyword(event),
+        f"{RECORDS}by": _user(),
+        f"{RECORDS}changes": write_edn(Map(changes)),
     }
     work.transact([datoms], strict=False)
 

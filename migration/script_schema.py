@@ -66,7 +66,7 @@ def plain_schema(schema: Mapping[str, Mapping[str, Any]]) -> Plain:
         }
         if ":db/tupleAttrs" in props or ":db/tupleTypes" in props or ":db/tupleType" in props:
             props.setdefault(":db/valueType", Keyword("db.type/tuple"))
-        if given.get(":db/index") is False and ":db/unique" not in props:
+        if given.get(":db/index") is False:
             props[":db/index"] = False
         out[ident] = {**_DEFAULTS, **props}
     return out

@@ -19,6 +19,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
+from migration.script_history import RECORDS, read_reverts
 from migration.script_values import LEFT_OUT, ValueReport, convert, converter, pick
 from store.edn import Keyword, show_form
 from store.errors import DatalogError, UserError, nearest
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from migration.script_folder import Script
 
 __all__ = ["LEFT_OUT", "RECORDS", "ScriptConnection", "run_script"]
-
-RECORDS: Final = ":migration.script/"
 
 
 class ScriptConnection:
@@ -83,7 +82,7 @@ class ScriptConnection:
         except UserError as e:
             better = {"schema/type": ":retype converts the values", "schema/cardinality": ":make-one chooses the value",
                       "schema/in-use": ":drop retracts them, too"}.get(e.code)  # fmt: skip
-            if better:
+            if better and (e.code != "schema/in-use" or e.data):
                 e.hint = f"{e.hint}; {better}" if e.hint else better
             raise
 
@@ -138,7 +137,8 @@ class ScriptConnection:
                 "script/step", f"{choice} is no way to keep one value.", expected=":latest, :min, :max or nil"
             )
         report = ValueReport(ident, "one for each entity")
-        gone = pick(((x.e, x.v, x.tx) for x in self.db().datoms("aevt", ident)), choice, report)
+        # what a revert brought back has the revert's time; the latest is the one that was written last
+        gone = pick(self._work.origins(ident, read_reverts(self.db())), choice, report)
         report.raise_if_any("say which one to keep: :latest, :min or :max; or retract the others first")
         self._work.transact([[":db/retract", e, ident, v] for e, v in gone])
         self.update_schema({ident: {":db/cardinality": Keyword("db.cardinality/one")}})

@@ -28,7 +28,7 @@ from store.schema import Schema
 from store.schema_change import SchemaChange
 from store.snapshot import ColumnCache, Snapshot
 from store.txdata import read_tx_data
-from store.undo import Undone, undo
+from store.undo import Undone, read_origins, undo
 from store.value import Kind
 
 if TYPE_CHECKING:
@@ -123,6 +123,20 @@ class Composition:
             self._append(rows, schema)
         undone.committed = Committed(before, self.now, self.tx, {}, undone.rows(), old_schema_rows=undone.recoded)
         return undone
+
+    def origins(self, aid: int, log: ReadTxn, passing: frozenset[int]) -> list[tuple[int, Any, int]]:
+        """(e, value, tx) of an attribute's datoms; where tx is one of `passing`, the one that had asserted it before."""
+        if not self.now.count(aid):
+            return []
+        columns = self.now.columns(aid, tx=True)
+        assert columns.tx is not None
+        e, v, txs = columns.e.tolist(), columns.v.tolist(), columns.tx.tolist()
+        again = read_origins(log, aid, passing) if not passing.isdisjoint(txs) else {}
+        values = self.now.decode(self.now.schema.by_aid(aid), columns.v)
+        return [
+            (eid, value, again.get((eid, code), tx) if tx in passing else tx)
+            for eid, code, value, tx in zip(e, v, values, txs, strict=True)
+        ]
 
     def _take(self, prepared: Prepared) -> Committed:
         before = self.now

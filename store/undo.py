@@ -140,6 +140,33 @@ def read_later(log: ReadTxn, tx: int, newest: Codes) -> Codes:
     return net
 
 
+def read_origins(log: ReadTxn, aid: int, passing: frozenset[int]) -> dict[tuple[int, int], int]:
+    """The transaction that asserted each (e, v code) of an attribute last, those `passing` left out where there is another.
+
+    What an undo brings back has the undo's own tx; with it in `passing` this tells when a datom was really written. A datom
+    is in the result only when a transaction of `passing` asserted it again.
+    """
+    known: dict[tuple[int, int, int], int] = {}
+    again: dict[tuple[int, int], int] = {}
+    for key, data in log.items(b"L", log_key(0)):
+        columns = unpack_part(data, key)
+        mine = columns[1] == aid
+        if not mine.any():
+            continue
+        tx = read_log_key(key)[0]
+        txs = columns[4][mine].tolist() if len(columns) == 5 else [tx] * int(mine.sum())
+        e, v, operation = (columns[i][mine].tolist() for i in (0, 2, 3))
+        for at, eid, code, op in zip(txs, e, v, operation, strict=True):
+            if not op & 1:
+                continue
+            if at in passing and (eid, op >> 1, code) in known:
+                again[eid, code] = known[eid, op >> 1, code]
+            else:
+                known[eid, op >> 1, code] = at
+                again.pop((eid, code), None)
+    return again
+
+
 def undo(now: Snapshot, codes: OverlayCodes, tx: int, log: ReadTxn, newest: Codes, new_tx: int) -> Undone:
     """What takes transaction `tx` back from the state `now`: rows and schemas in steps, conflicts, what the log has.
 

@@ -26,7 +26,7 @@ ORDER = {
     ],
     "migration": [
         "jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands",
-        "script_folder", "script_values", "script_steps", "script_history", "script_schema", "scripts", "script_draft", "script_checks",
+        "script_folder", "script_values", "script_history", "script_steps", "script_schema", "scripts", "script_draft", "script_checks",
         "script_commands", "pytest_scripts",
     ],
 }  # fmt: skip

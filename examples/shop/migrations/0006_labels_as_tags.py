@@ -1,9 +1,10 @@
 """The comma-separated labels of customers become tags, one keyword each; the old attribute goes."""
 
 import datalog as d
+from migration.script_steps import ScriptConnection
 
 
-def up(conn):
+def up(conn: ScriptConnection) -> None:
     """`drop` retracts what is left of the labels; `revert` brings them back as they were."""
     conn.update_schema(
         {":customer/tags": {":db/valueType": d.kw("db.type/keyword"), ":db/cardinality": d.kw("db.cardinality/many")}}
