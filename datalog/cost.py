@@ -17,13 +17,29 @@ from store.errors import UserError
 from store.value import Kind, encode_inline, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from datalog.lower import Atom, SourceInfo
     from datalog.plan import Node
 
+_MOST_KNOWN = 4.0  # entities of a constant that are looked up while planning
 _UNKNOWN_FANOUT = 6.0  # datoms of an entity whose attribute is a variable
 SELECTIVITY = {"=": 0.1, "==": 0.1, "<": 0.33, ">": 0.33, "<=": 0.33, ">=": 0.33, "not=": 0.9, "!=": 0.9}
+
+
+class Domain(float):
+    """The number of distinct values that a variable has, and where they come from.
+
+    column: the (source, attribute) whose values they are; skew: how many times more datoms of it a random datom's value has
+        than the average. A column joined with itself meets its frequent values that much oftener.
+    known: the codes themselves, when a constant leads to a few of them.
+    count: datoms of the column that have one of some codes; None when the scan selects otherwise, too.
+    """
+
+    column: tuple[str, int] | None = None
+    skew: float = 1.0
+    known: tuple[int, ...] | None = None
+    count: Callable[[tuple[int, ...]], float] | None = None
 
 
 @dataclass(slots=True)
@@ -89,7 +105,8 @@ class Sizes:
 
     def _attribute_scan(self, scan: Scan, snapshot: Any, aid: int) -> Size:
         total = float(snapshot.count(aid))
-        values = float(max(1, snapshot.distinct_estimate(aid))) if total else 1.0
+        distinct_values, skew = snapshot.spread(aid)
+        values = float(max(1, distinct_values)) if total else 1.0
         entities = total if not scan.many else max(1.0, total / 2)
         rows = total
         if scan.value is not None and not isinstance(scan.value, Var):
@@ -101,10 +118,36 @@ class Sizes:
         rows = max(rows, 0.1)
         distinct = dict.fromkeys(scan.variables, rows)
         if isinstance(scan.value, Var):
-            distinct[scan.value.name] = values
+            distinct[scan.value.name] = domain = Domain(values)
+            domain.column, domain.skew = (scan.source, aid), skew
+            if scan.entity is None or isinstance(scan.entity, Var):
+                domain.count = self._counter(scan, snapshot, aid)
         if isinstance(scan.entity, Var):
-            distinct[scan.entity.name] = max(1.0, entities)
+            distinct[scan.entity.name] = domain = Domain(max(1.0, entities))
+            if isinstance(scan.value, Const) and rows <= _MOST_KNOWN:
+                domain.known = self._holders(scan, snapshot, aid)
         return Size(rows, distinct)
+
+    @staticmethod
+    def _counter(scan: Scan, snapshot: Any, aid: int) -> Callable[[tuple[int, ...]], float] | None:
+        """How many datoms have some codes, for a scan that selects by nothing else."""
+        if scan.bounds or not scan.ref:
+            return None
+        return lambda codes: float(sum(snapshot.count_value(aid, c) for c in codes))
+
+    @staticmethod
+    def _holders(scan: Scan, snapshot: Any, aid: int) -> tuple[int, ...] | None:
+        """The few entities that have a constant value."""
+        assert isinstance(scan.value, Const)
+        attribute = snapshot.schema.by_aid(aid)
+        value = scan.value.value
+        if attribute.is_ref or not hasattr(snapshot, "holders"):
+            return None
+        if attribute.kind is Kind.INTERNED:
+            code = snapshot.codes().find(value)
+        else:
+            code = encode_inline(attribute.kind, value) if kind_of(value) is attribute.kind else None
+        return None if code is None else tuple(snapshot.holders(aid, code))
 
     @staticmethod
     def _value_rows(scan: Scan, snapshot: Any, aid: int, average: float) -> float:
@@ -148,8 +191,16 @@ def joined(state: State, size: Size) -> tuple[float, dict[str, float]]:
     rows = state.rows * size.rows
     for name, here in size.distinct.items():
         there = state.distinct.get(name)
-        if there is not None:
-            rows /= max(here, there, 1.0)
+        if there is None:
+            continue
+        known, count = getattr(there, "known", None), getattr(here, "count", None)
+        if known is not None and count is not None and size.rows > 0:
+            rows *= max(count(known), 0.1) / size.rows / max(1, len(known))
+            continue
+        rows /= max(here, there, 1.0)
+        column = getattr(here, "column", None)
+        if column is not None and column == getattr(there, "column", None):
+            rows *= here.skew  # type: ignore[attr-defined]
     distinct = dict(state.distinct)
     for name, here in size.distinct.items():
         there = distinct.get(name)

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 _REDUCERS = ("filter", "not")
 _MOST_STARTS = 8  # first atoms tried
 _MOST_INLINED = 400  # uses of rules in one plan; beyond it a rule is evaluated once and shared
+_STAR_WORK = 0.25  # of a probe: a star alone is filled by gathering whole columns, in order
 _SEED_SHARE = 0.05  # of the base rows: up to so many bindings restrict a recursive rule
 
 
@@ -576,7 +577,7 @@ class Planner:
         if atom.kind == "star":
             work, size = self.star_size(atom)
             after, distinct = joined(state, size)
-            return work + size.rows + rows * 0.5, after, distinct
+            return work * _STAR_WORK + size.rows * 0.5 + rows * 0.5, after, distinct
         if atom.kind == "filter":
             assert atom.call is not None
             after = rows * SELECTIVITY.get(atom.call.name, 0.5)

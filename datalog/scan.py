@@ -393,7 +393,7 @@ def _gather(
     snapshot = view.snapshot
     total = snapshot.count(attribute.aid)
     charge = run.charge(3)
-    if eids.size * _FEW < total or eids.size < 64:
+    if eids.size * _FEW < total or eids.size < 64 or not total:
         rows, v, *rest = snapshot.gather(attribute.aid, eids, tx=tx)
         charge(rows.size)
         if rows.size == eids.size and not attribute.many:

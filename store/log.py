@@ -45,6 +45,7 @@ _RAW_MOST: Final = 256
 _KEY: Final = struct.Struct(">QH")
 _COLUMN: Final = struct.Struct("<qB")
 _SMALL_HEAD: Final = struct.Struct("<Iq")
+_ONE_ROW: Final = struct.Struct("<BxxxIq" + 4 * "qB")  # magic, rows, instant, base and width of each column
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
@@ -62,16 +63,22 @@ def read_log_key(key: bytes) -> tuple[int, int]:
 def pack_small(rows: list[tuple[int, int, int, int]], instant: int) -> bytes:
     """The entry of a small transaction; plain struct packing, as numpy's cost for each call would be most of it."""
     n = len(rows)
-    heads: list[bytes] = []
+    if n == 1:  # columns of one row take no bytes
+        ((e, a, v, operation),) = rows
+        body = _ONE_ROW.pack(RAW_MAGIC, 1, instant, e, 0, a, 0, v, 0, operation, 0)
+        return crc32(body).to_bytes(4, "little") + body
+    heads: list[int] = []
     bodies: list[bytes] = []
     for column in zip(*rows, strict=True) if rows else ((), (), (), ()):
         low = min(column, default=0)
         spread = max(column, default=0) - low
         width = 0 if not spread else 1 if spread < 256 else 2 if spread < 65536 else 4 if spread < 1 << 32 else 8
-        heads.append(_COLUMN.pack(low, width))
-        if width:
+        heads += (low, width)
+        if width == 1:
+            bodies.append(bytes([x - low for x in column]))
+        elif width:
             bodies.append(struct.pack(f"<{n}{_FORMATS[width]}", *[x - low for x in column]))
-    body = b"".join((b"\xd8\x00\x00\x00", _SMALL_HEAD.pack(n, instant), *heads, *bodies))
+    body = b"".join((_ONE_ROW.pack(RAW_MAGIC, n, instant, *heads), *bodies))
     return crc32(body).to_bytes(4, "little") + body
 
 

@@ -39,6 +39,7 @@ class Attribute:
     declared: bool = True
     keyword: Keyword = field(init=False, compare=False)
     kind: Kind = field(init=False, compare=False)
+    log_kind: int = field(init=False, compare=False)  # the kind as the operation of a log row holds it
     is_ref: bool = field(init=False, compare=False)
     indexed: bool = field(init=False, compare=False)
     system: bool = field(init=False, compare=False)
@@ -50,6 +51,7 @@ class Attribute:
         put = object.__setattr__
         put(self, "keyword", Keyword(self.ident))
         put(self, "kind", KIND_OF_TYPE.get(self.type, Kind.INTERNED))
+        put(self, "log_kind", int(self.kind) << 1)
         put(self, "is_ref", self.type == "ref")
         put(self, "indexed", self.index is not False or self.unique is not None or self.type == "ref")
         put(self, "system", self.aid < FIRST_USER_AID)

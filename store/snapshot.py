@@ -141,7 +141,7 @@ class Snapshot:
         self.basis_tx = basis_tx
         self.overlay_codes = overlay_codes  # of a speculative view: its new values have temporary codes
         self._local: dict[Any, Any] | None = {} if overlay_codes is not None else None
-        self._counts: dict[Any, int] = {}
+        self._counts: dict[Any, Any] = {}
         self.unbuilt: frozenset[int] = frozenset()  # attributes that a speculative schema puts into AVET
         self.max_eid = 0  # the highest entity id in use, set by who makes the snapshot
 
@@ -475,24 +475,27 @@ class Snapshot:
 
     def distinct_estimate(self, aid: int) -> int:
         """About how many distinct values an attribute has; exact for unique attributes and small ones."""
+        return int(self.spread(aid)[0])
+
+    def spread(self, aid: int) -> tuple[int, float]:
+        """(about how many distinct values, skew): how many times more datoms the value of a random datom has than the average.
+
+        1.0 means that all values are as frequent; exact for unique attributes, small ones and those whose column is cached,
+        else from a sample of segments.
+        """
         attribute = self.schema.by_aid(aid)
         total = self.count(aid)
         if attribute.unique is not None or total == 0:
-            return total
-        key = ("distinct", aid)
-        found = self._counts.get(key)
+            return total, 1.0
+        found: tuple[int, float] | None = self._counts.get(("spread", aid))
         if found is None:
             if not self._in_avet(aid) or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
-                v = self.columns(aid, "avet").v
-                found = int(np.count_nonzero(v[1:] != v[:-1])) + 1
+                found = _spread([self.columns(aid, "avet").v], 1)
             else:
                 parts, segments = self._base.sample(avet(aid), 8)
-                if not parts:
-                    found = total
-                else:
-                    distinct = sum(int(np.count_nonzero(p[0][1:] != p[0][:-1])) + 1 for p in parts)
-                    found = min(total, max(1, distinct * segments // len(parts)))
-            self._counts[key] = found
+                found = _spread([p[0] for p in parts], segments)
+            found = min(total, found[0]), found[1]
+            self._counts["spread", aid] = found
         return found
 
     # -- references
@@ -560,6 +563,16 @@ class Snapshot:
                 "entity/missing", f"There is no entity {show_form(ref)}.", hint="check the value, or transact it first"
             )
         return found
+
+
+def _spread(samples: list[Codes], segments: int) -> tuple[int, float]:
+    """(distinct values of `segments` pieces like these sorted ones, skew within them)."""
+    runs = [np.diff(np.flatnonzero(np.concatenate(([True], v[1:] != v[:-1], [True])))) for v in samples if len(v)]
+    if not runs:
+        return 1, 1.0
+    lengths = np.concatenate(runs).astype(np.float64)
+    rows = float(lengths.sum())
+    return max(1, len(lengths) * segments // len(samples)), float((lengths**2).sum()) * len(lengths) / rows**2
 
 
 def _places(keys: Codes, others: Codes) -> Places | None:

@@ -25,6 +25,7 @@ import numpy as np
 from store.committed import Committed
 from store.composition import Composition
 from store.dictionary import Dictionary, NewCodes
+from store.effects import Effects
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
 from store.errors import SchemaError, StorageError, TransactionError
 from store.index import Base
@@ -32,6 +33,7 @@ from store.load import prepare_load
 from store.log import LogWriter, iter_log_rows
 from store.merge import Merged, merge_changes
 from store.overlay import Overlay, OverlayView, Row
+from store.plain import plain_rows
 from store.prepare import Prepared, all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
 from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema
 from store.schema_change import read_attributes
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 MOST_NOVELTY: Final = 16384
 LEAST_NOVELTY: Final = 2048
+_ADVANCE_EVERY: Final = 16  # commits after which the base's reader moves on, so that LMDB can use freed pages again
 FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 
@@ -232,9 +235,12 @@ class Store:
                 before = self._newest
                 meta = self._meta
                 codes = NewCodes(self.dictionary, meta.next_code, txn)
-                prepared = prepare(
-                    before, forms, tx_meta, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid, strict, call
-                )
+                tx = meta.basis_tx + 1
+                plain = None if tx_meta else plain_rows(forms, before, codes, meta.max_eid)
+                if plain is not None:
+                    prepared = Prepared(before, tx, Effects(plain[0]), None, {}, plain[1], plain=True)
+                else:
+                    prepared = prepare(before, forms, tx_meta, codes, tx, meta.max_eid, meta.max_aid, strict, call)
                 if not prepared.effects and not prepared.change:
                     return Committed(before, before, before.basis_tx, prepared.tempids)
                 commit = _Commit(self, txn, prepared, codes)
@@ -396,7 +402,8 @@ class Store:
     ) -> Snapshot:
         """After a commit that did not merge: the same base, more novelty."""
         self._novelty = self._novelty.extended(rows)
-        self._base.txn.advance(meta.generation, data)
+        if meta.basis_tx % _ADVANCE_EVERY == 0:
+            self._base.txn.advance(meta.generation, data)
         self._meta, self._meta_bytes = meta, data
         self._newest = self._snapshot(meta, self._base, self._novelty, schema)
         return self._newest
@@ -509,7 +516,7 @@ class _Commit:
         self._codes = codes
         self._rows, self._recoded = all_rows(prepared)
         self._instant: int | None = None
-        self._automatic = not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
+        self._automatic = prepared.plain or not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
         if self._automatic:
             self._instant = self._now()
             self._rows.append((prepared.tx, TX_INSTANT, self._instant, 1))
@@ -540,7 +547,7 @@ class _Commit:
         if change is not None:
             changes["max_aid"] = max(meta.max_aid, change.max_aid)
             changes["schema_tx"] = tx
-        elif any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
+        elif not prepared.plain and any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
             raise SchemaError("schema/direct", "Attributes are changed by declarations, not by single datoms.")
         rows_in_all = store.novelty.n + len(self._rows)
         index_work = change is not None and (change.build_avet or change.drop_avet)
@@ -560,19 +567,23 @@ class _Commit:
     def _write_log(self) -> None:
         schema, old = self._schema, self._prepared.before.schema
         writer = LogWriter(self._txn, self._prepared.tx)
-        kinds = {
-            aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).kind << 1
-            for aid in {row[1] for row in self._rows}
-        }
-        new_kinds = {aid: schema.by_aid(aid).kind << 1 for aid in self._recoded}
         rows = self._rows[:-1] if self._automatic else self._rows
-        writer.rows(
-            [
-                (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
-                for e, aid, v, added in rows
-            ],
-            self._instant,
-        )
+        if self._prepared.change is None:
+            by_aid = schema.by_aid
+            writer.rows([(e, aid, v, added | by_aid(aid).log_kind) for e, aid, v, added in rows], self._instant)
+        else:
+            kinds = {
+                aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).log_kind
+                for aid in {row[1] for row in self._rows}
+            }
+            new_kinds = {aid: schema.by_aid(aid).log_kind for aid in self._recoded}
+            writer.rows(
+                [
+                    (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
+                    for e, aid, v, added in rows
+                ],
+                self._instant,
+            )
         for change in self._prepared.effects.bulk:
             kind = int(change.attribute.kind) << 1
             for e_column, v_column, added in ((change.drop_e, change.drop_v, 0), (change.add_e, change.add_v, 1)):

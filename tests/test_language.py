@@ -407,3 +407,13 @@ def test_kernels_on_extreme_codes(seed: int) -> None:
     assert len(found) == len(set(all_rows))
     keys = kernels.pack(columns)
     assert len(set(keys.tolist())) == len(set(all_rows))
+
+
+def test_an_attribute_without_data_is_joined_with_many_entities() -> None:
+    """A pattern whose attribute nobody has is empty, however many entities are looked up, negated or not, with its tx or not."""
+    schema = {":n": {":db/valueType": ":db.type/long"}, ":none": {":db/valueType": ":db.type/string"}}
+    with d.connect(None, schema, sync=False) as conn:
+        conn.transact([{":n": i} for i in range(200)])
+        assert conn.q('[:find (count ?e) . :where [?e :n _] (not [?e :none "x" ?t])]') == 200
+        assert conn.q("[:find (count ?e) . :where [?e :n _] [(identity ?e) ?x] (not [?x :none _])]") == 200
+        assert conn.q("[:find ?e ?v ?t :where [?e :n _] [(identity ?e) ?x] [?x :none ?v ?t]]") == set()
