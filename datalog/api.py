@@ -373,6 +373,7 @@ class Connection:
     def close(self) -> None:
         """Closes the connection; the last one of a directory closes the files. Closing twice is no fault."""
         if self._store is not None:
+            self._store.check_not_composing("it cannot be closed meanwhile")
             self._store = None
             self._finalizer()
 

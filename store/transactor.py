@@ -17,13 +17,13 @@ import os
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from store.committed import Committed
-from store.composition import Composition
+from store.composition import Composition, quiet_collector
 from store.dictionary import Dictionary, NewCodes
 from store.effects import Effects
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
@@ -319,7 +319,7 @@ class Store:
                 composition.finished = True
             return
         self._check_writable()
-        with self._lock:
+        with self._lock, ExitStack() as collector:
             with self.env.write() as txn:
                 self._catch_up(txn, refresh=False)
                 composition = Composition(self._newest, self._meta, self.cache, strict, call)
@@ -329,6 +329,7 @@ class Store:
                 finally:
                     self._composing = None
                     composition.finished = True
+                collector.enter_context(quiet_collector())
                 codes = NewCodes(self.dictionary, self._meta.next_code, txn)
                 prepared = composition.prepared(codes)
                 if not prepared.effects and not prepared.change:
@@ -363,11 +364,15 @@ class Store:
             raise StorageError(
                 "store/read-only", f"{self.path} is open for reading only.", hint="connect without read_only=True"
             )
+        self.check_not_composing("this write is not a step of it")
+
+    def check_not_composing(self, why: str) -> None:
+        """Raises `tx/nested` in the thread that is inside `compose`: whatever it wants of the store now would wait for itself."""
         if self._composing == threading.get_ident():
             raise TransactionError(
                 "tx/nested",
-                f"{self.path} is being changed by a transaction of several steps, and this write is not a step of it.",
-                hint="use the object that `conn.atomic()` gave, not the connection",
+                f"{self.path} is being changed by a transaction of several steps, and {why}.",
+                hint="use the object that `conn.atomic()` gave, not the connection, and close that after the block",
             )
 
     def novelty_limit(self) -> int:

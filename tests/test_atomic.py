@@ -162,6 +162,8 @@ def test_a_write_past_the_steps_is_refused_and_others_wait() -> None:
             work.transact([{":p/name": "Ada"}])
             with pytest.raises(d.DatalogError, match="not a step of it"):
                 conn.transact([{":p/name": "Bob"}])
+            with pytest.raises(d.DatalogError, match="cannot be closed meanwhile"):
+                conn.close()
             assert len(conn.db()) == 0
             thread.start()
             while not seen:
