@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datalog.api import Connection, Db, TxReport, check, compact, connect
+    from datalog.atomic import Atomic, Change
     from datalog.query import Limits, Prepared, explain, prepare, q, register
     from datalog.result import Result
     from store.datom import Datom
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # The module that holds each public name; a test holds this table against `__all__` and the imports above.
 _HOME = {
+    "datalog.atomic": ("Atomic", "Change"),
     "datalog.api": ("Connection", "Db", "TxReport", "check", "compact", "connect"),
     "datalog.query": ("Limits", "Prepared", "explain", "prepare", "q", "register"),
     "datalog.result": ("Result",),
@@ -35,6 +37,8 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Atomic",
+    "Change",
     "Char",
     "Connection",
     "DatalogError",

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from datalog.atomic import Atomic
 from datalog.builtins import REGISTERED
 from datalog.query import explain, q
 from store import seek
@@ -18,12 +20,13 @@ from store.edn import read_edn
 from store.errors import PullError, QueryError, SchemaError, StorageError, StoreClosed, TransactionError
 from store.filtered import FilteredSnapshot
 from store.schema import properties, read_schema
-from store.transactor import Committed, open_store, speculate
+from store.transactor import open_store, speculate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from datalog.entity import Entity
+    from store.committed import Committed
     from store.datom import Datom
     from store.schema import Schema
     from store.seek import DatomRows
@@ -307,6 +310,35 @@ class Connection:
         """
         return self._report(self.store.update_schema(update, delete, rename))
 
+    @contextmanager
+    def atomic(self, *, dry_run: bool = False) -> Iterator[Atomic]:
+        """A transaction of several steps: each sees what those before it did, all are committed as one when the block ends.
+
+        Schema changes and changes of the data they concern may follow each other. An exception in the block abandons it:
+        nothing is written. Other writers wait meanwhile, readers go on. With `dry_run` nobody waits, and nothing is ever
+        written: `changes()` tells what would have been.
+
+        Raises:
+            TransactionError, SchemaError: from the step that is at fault, and `tx/nested` for a write past the steps.
+
+        Example:
+            with conn.atomic() as work:
+                work.update_schema({":user/years": {":db/valueType": ":db.type/long"}})
+                work.transact([[":db/add", e, ":user/years", a] for e, a in work.q("[:find ?e ?a :where [?e :user/age ?a]]")])
+            print(work.report.tx)
+        """
+        with self.store.compose(strict=self._strict, call=self._call, dry_run=dry_run) as composition:
+            work = Atomic(composition, self._view, self._told, self.store.env.read)
+            yield work
+        if composition.committed is not None:
+            work.report = self._report(composition.committed)
+
+    def _view(self, snapshot: Snapshot) -> Db:
+        return Db(snapshot, self._strict, self)
+
+    def _told(self, committed: Committed) -> TxReport:
+        return TxReport(committed, self._strict, self)
+
     def _report(self, committed: Committed) -> TxReport:
         report = TxReport(committed, self._strict, self)
         if committed.before is not committed.after:
@@ -341,6 +373,7 @@ class Connection:
     def close(self) -> None:
         """Closes the connection; the last one of a directory closes the files. Closing twice is no fault."""
         if self._store is not None:
+            self._store.check_not_composing("it cannot be closed meanwhile")
             self._store = None
             self._finalizer()
 

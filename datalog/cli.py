@@ -214,6 +214,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[list[str]], int], str]]] = {
 #: name -> (module with `run(command, arguments)`, help)
 EXTENSIONS: Final[dict[str, tuple[str, str]]] = {
     "memory": ("migration.commands", "import, verify and export an EDN memory file"),
+    "migrate": ("migration.script_commands", "numbered scripts of schema and data changes: plan, apply, revert, check"),
     "demo": ("migration.commands", "migrate the example memory, verify it, and ask it questions"),
 }
 

@@ -633,24 +633,32 @@ class OverlayCodes:
     """A view of the dictionary that gives values without a stored code a temporary one (2^62 and above).
 
     It dies with its query or speculative view: reading never writes. For one thread at a time. `parent` is the overlay of
-    the view underneath, whose temporary codes stay valid here.
+    the view underneath, whose temporary codes stay valid here: they are copied, unless the parent is `growing`. That one
+    belongs to a composition and is looked into, so that a query costs nothing for what earlier steps have added.
     """
 
-    __slots__ = ("_dictionary", "_next", "_values", "added")
+    __slots__ = ("_dictionary", "_values", "added", "below", "growing", "next_code")
 
-    def __init__(self, dictionary: Dictionary, parent: OverlayCodes | None = None) -> None:
+    def __init__(self, dictionary: Dictionary, parent: OverlayCodes | None = None, *, growing: bool = False) -> None:
         self._dictionary = dictionary
-        self.added: dict[bytes, int] = dict(parent.added) if parent is not None else {}
+        self.growing = growing
+        copied = parent if parent is not None and not parent.growing else None
+        self.below: OverlayCodes | None = parent if copied is None else copied.below
+        self.added: dict[bytes, int] = dict(copied.added) if copied is not None else {}
         self._values: dict[int, Any] = dict(zip(self.added.values(), map(decode_value, self.added), strict=True))
-        self._next: int = FIRST_TEMPORARY + len(self.added)
+        self.next_code: int = FIRST_TEMPORARY if parent is None else parent.next_code
 
     def find(self, value: Any) -> int | None:
         """The code of a value that has one already, or None."""
-        if self.added:
-            code = self.added.get(encode_value(value))
+        if self.added or self.below is not None:
+            code = self._find_temporary(encode_value(value))
             if code is not None:
                 return code
         return self._dictionary.find(value)
+
+    def _find_temporary(self, data: bytes) -> int | None:
+        code = self.added.get(data)
+        return self.below.added.get(data) if code is None and self.below is not None else code
 
     def encode(self, value: Any) -> int:
         """The interned code of a value: the stored one, or a temporary one."""
@@ -659,13 +667,19 @@ class OverlayCodes:
 
     def _temporary(self, value: Any) -> int:
         data = encode_value(value)
-        code = self.added.get(data)
+        code = self._find_temporary(data)
         if code is None:
-            code = self._next
-            self._next += 1
+            code = self.next_code
+            self.next_code += 1
             self.added[data] = code
             self._values[code] = decode_value(data)  # as it would come back from the store
         return code
+
+    def _temporary_value(self, code: int) -> Any:
+        # NB: own codes first: the one below may have given the same code to another value since
+        if code in self._values or self.below is None:
+            return self._values[code]
+        return self.below.decode(code)
 
     def encode_many(self, values: list[Any]) -> Codes:
         """The interned codes of many values, int64 (n,)."""
@@ -682,23 +696,23 @@ class OverlayCodes:
 
     def decode(self, code: int) -> Any:
         """The value of a code."""
-        return self._values[code] if code >= FIRST_TEMPORARY else self._dictionary.decode(code)
+        return self._temporary_value(code) if code >= FIRST_TEMPORARY else self._dictionary.decode(code)
 
     def decode_many(self, codes: Codes) -> list[Any]:
         """The values of codes, int64 (n,), in their order."""
-        if not self._values or len(codes) == 0 or int(codes.max()) < FIRST_TEMPORARY:
+        if len(codes) == 0 or int(codes.max()) < FIRST_TEMPORARY:
             return self._dictionary.decode_many(codes)
         stored = codes < FIRST_TEMPORARY
         out: list[Any] = [None] * len(codes)
         for i, v in zip(np.flatnonzero(stored).tolist(), self._dictionary.decode_many(codes[stored]), strict=True):
             out[i] = v
         for i in np.flatnonzero(~stored).tolist():
-            out[i] = self._values[int(codes[i])]
+            out[i] = self._temporary_value(int(codes[i]))
         return out
 
     def raw(self, code: int) -> bytes:
         """The byte form of a code: an order key."""
-        return encode_value(self._values[code]) if code >= FIRST_TEMPORARY else self._dictionary.raw(code)
+        return encode_value(self._temporary_value(code)) if code >= FIRST_TEMPORARY else self._dictionary.raw(code)
 
     def to_interned(self, kind: Kind, codes: Codes) -> Codes:
         """The canonical interned codes of inline values, so that columns of different kinds can meet."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.dictionary import NewCodes
+    from store.dictionary import NewCodes, OverlayCodes
     from store.environment import Meta
     from store.snapshot import Snapshot
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def prepare_load(
-    before: Snapshot, columns: Mapping[Any, Any], codes: NewCodes, meta: Meta, strict: bool | None
+    before: Snapshot, columns: Mapping[Any, Any], codes: NewCodes | OverlayCodes, meta: Meta, strict: bool | None
 ) -> Prepared:
     """The checked effects of a bulk import."""
     if not hasattr(columns, "items"):
@@ -65,7 +65,7 @@ def prepare_load(
 
 
 def _load_column(
-    before: Snapshot, changer: SchemaChanger, name: Any, pair: Any, codes: NewCodes, strict: bool | None
+    before: Snapshot, changer: SchemaChanger, name: Any, pair: Any, codes: NewCodes | OverlayCodes, strict: bool | None
 ) -> ResolvedColumn | None:
     (ident,) = read_names([name])
     attribute = changer.find(ident)
@@ -141,7 +141,7 @@ def _load_eids(ident: str, eids: Any) -> Codes:
     return raw.astype(np.int64)
 
 
-def _load_values(attribute: Attribute, values: Any, codes: NewCodes) -> Codes:
+def _load_values(attribute: Attribute, values: Any, codes: NewCodes | OverlayCodes) -> Codes:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise UserError("load/form", f"the values have {values.ndim} dimensions, not one.")

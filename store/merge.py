@@ -74,7 +74,7 @@ def merge_changes(
             old = base.scan(aevt(aid))
             now = insert_rows(remove_rows(old, gone_e, gone_v), (e, v, t))
             merge.replace(avet(aid), to_avet(now[0], now[1], now[2]))
-        elif aid in drop:
+        elif aid in drop or not schema.has_aid(aid):  # a deleted attribute, whose last datoms are merged only now
             merge.replace(avet(aid), NO_ROWS)
         elif indexed and (len(e) or len(gone_e)):
             order = order_stable(gone_v)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from store.edn import Keyword
 from store.effects import Effects, apply_columns, apply_ops
 from store.errors import SchemaError, TransactionError, UserError
 from store.resolve import resolve
-from store.schema import Attribute, Schema, unknown_attribute
-from store.schema_change import SchemaChange, SchemaChanger
+from store.schema import Attribute, Schema, read_schema, unknown_attribute
+from store.schema_change import SchemaChange, SchemaChanger, read_names
 from store.txdata import Expander, Expansion, raise_collected
 
 if TYPE_CHECKING:
@@ -40,6 +40,42 @@ def define_all(changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[
             changer.define(ident, props)
         except UserError as e:
             errors.append(e)
+
+
+class SchemaWish(NamedTuple):
+    """A schema change as it was asked for, read but not yet checked against a database."""
+
+    renames: list[list[str]]  # pairs old, new
+    definitions: list[tuple[str, Any]]
+    deletes: list[str]
+
+
+def read_schema_change(update: Any, delete: Any, rename: Any) -> SchemaWish:
+    """The parts of a schema change; SchemaError `schema/form` when one of them has a wrong shape."""
+    definitions = read_schema(update)
+    renames = {} if rename is None else rename
+    if not hasattr(renames, "items"):
+        raise SchemaError("schema/form", f"rename is a {type(rename).__name__}, not a map of old names to new ones.",
+                          hint='rename={":old/name": ":new/name"}')  # fmt: skip
+    if delete is not None and (isinstance(delete, str) or not hasattr(delete, "__iter__")):
+        raise SchemaError("schema/form", f"delete is a {type(delete).__name__}, not a list of names.",
+                          hint='delete=[":some/name"]')  # fmt: skip
+    return SchemaWish([read_names(pair) for pair in renames.items()], definitions, read_names(delete or ()))
+
+
+def prepare_schema(
+    before: Snapshot, wish: SchemaWish, codes: NewCodes | OverlayCodes, tx: int, max_eid: int, max_aid: int
+) -> Prepared:
+    """The checked effects of a schema change, in this order: rename, update, delete."""
+    changer = SchemaChanger(before, max_aid, tx)
+    for old, new in wish.renames:
+        changer.rename(old, new)
+    errors: list[Any] = []
+    define_all(changer, wish.definitions, errors)
+    raise_collected(errors)
+    for name in wish.deletes:
+        changer.delete(name)
+    return Prepared(before, tx, Effects(), changer.finish(codes), {}, max_eid)
 
 
 def prepare(
@@ -163,3 +199,13 @@ def all_rows(prepared: Prepared) -> tuple[list[tuple[int, int, int, int]], set[i
         recoded = prepared.change.recoded
     rows += prepared.effects.rows
     return rows, recoded
+
+
+def bulk_rows(prepared: Prepared) -> list[tuple[int, int, int, int]]:
+    """The changes that are columns, as rows (e, aid, v, added)."""
+    rows: list[tuple[int, int, int, int]] = []
+    for change in prepared.effects.bulk:
+        aid = change.attribute.aid
+        rows.extend((e, aid, v, 0) for e, v in zip(change.drop_e.tolist(), change.drop_v.tolist(), strict=True))
+        rows.extend((e, aid, v, 1) for e, v in zip(change.add_e.tolist(), change.add_v.tolist(), strict=True))
+    return rows

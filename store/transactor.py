@@ -17,30 +17,31 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from store.datom import Datom
+from store.committed import Committed
+from store.composition import Composition, quiet_collector
 from store.dictionary import Dictionary, NewCodes
-from store.effects import BulkChange, Effects
+from store.effects import Effects
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
-from store.errors import SchemaError, StorageError
+from store.errors import SchemaError, StorageError, TransactionError
 from store.index import Base
 from store.load import prepare_load
 from store.log import LogWriter, iter_log_rows
 from store.merge import Merged, merge_changes
 from store.overlay import Overlay, OverlayView, Row
 from store.plain import plain_rows
-from store.prepare import Prepared, all_rows, define_all, prepare
-from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema, read_schema
-from store.schema_change import SchemaChanger, read_attributes, read_names
+from store.prepare import Prepared, all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
+from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema
+from store.schema_change import read_attributes
 from store.snapshot import ColumnCache, Snapshot
-from store.txdata import raise_collected, read_tx_data
+from store.txdata import read_tx_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -56,49 +57,6 @@ FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, 
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 
 
-@dataclass(slots=True)
-class Committed:
-    """What a transaction did. `rows` are (e, aid, v code, added); bulk changes are in `bulk`."""
-
-    before: Snapshot
-    after: Snapshot
-    tx: int
-    tempids: dict[Any, int]
-    rows: list[tuple[int, int, int, int]] = field(default_factory=list)
-    bulk: list[BulkChange] = field(default_factory=list)
-    old_schema_rows: frozenset[int] = frozenset()
-
-    def datoms(self) -> list[Datom]:
-        """The datoms asserted and retracted, without the transaction's own :db/txInstant."""
-        out: list[Datom] = []
-        rows = [r for r in self.rows if not (r[1] == TX_INSTANT and r[0] == self.tx and self._automatic)]
-        by_aid: dict[tuple[int, int], list[int]] = {}
-        for i, (_, aid, _, added) in enumerate(rows):
-            by_aid.setdefault((aid, added), []).append(i)
-        made: dict[int, Datom] = {}
-        for (aid, added), places in by_aid.items():
-            # a value retracted by a change of type is still coded as the old schema had it
-            snapshot = self.before if not added and aid in self.old_schema_rows else self.after
-            if not snapshot.schema.has_aid(aid):
-                snapshot = self.before
-            attribute = snapshot.schema.by_aid(aid)
-            values = snapshot.decode(attribute, np.array([rows[i][2] for i in places], dtype=np.int64))
-            for i, value in zip(places, values, strict=True):
-                made[i] = Datom(rows[i][0], attribute.ident, value, self.tx, bool(added))
-        out.extend(made[i] for i in range(len(rows)))
-        for change in self.bulk:
-            ident = change.attribute.ident
-            for e_column, v_column, added_ in (
-                (change.drop_e, change.drop_v, False),
-                (change.add_e, change.add_v, True),
-            ):
-                values = self.after.decode(change.attribute, v_column)
-                out.extend(Datom(e, ident, v, self.tx, added_) for e, v in zip(e_column.tolist(), values, strict=True))
-        return out
-
-    _automatic: bool = True
-
-
 _OPEN: weakref.WeakValueDictionary[str, Store]  # LMDB forbids a second environment of one file in a process
 
 
@@ -111,6 +69,7 @@ class Store:
         self._users = 0
         self.last_instant: int | None = None  # of the newest transaction, when this process made it
         self._lock = threading.RLock()
+        self._composing: int | None = None  # the thread inside `compose`
         self.env, meta = open_environment(path, read_only=read_only, sync=sync)
         try:
             if meta is None:
@@ -204,6 +163,8 @@ class Store:
     def newest(self) -> Snapshot:
         """The snapshot of the newest commit, by whatever process."""
         self.env.check_usable()
+        if self._composing is not None:
+            return self._newest  # whoever composes holds the write lock: nobody can have committed since
         with self._lock:
             self._catch_up(self._watch)
             return self._newest
@@ -320,36 +281,66 @@ class Store:
             SchemaError: for a change that is malformed or that existing data does not allow; nothing was written.
         """
         self._check_writable()
-        definitions = read_schema(update)
-        renames = {} if rename is None else rename
-        if not hasattr(renames, "items"):
-            raise SchemaError("schema/form", f"rename is a {type(rename).__name__}, not a map of old names to new ones.",
-                              hint='rename={":old/name": ":new/name"}')  # fmt: skip
-        if delete is not None and (isinstance(delete, str) or not hasattr(delete, "__iter__")):
-            raise SchemaError("schema/form", f"delete is a {type(delete).__name__}, not a list of names.",
-                              hint='delete=[":some/name"]')  # fmt: skip
-        deletes = read_names(delete or ())
+        wanted = read_schema_change(update, delete, rename)
         with self._lock:
             with self.env.write() as txn:
                 self._catch_up(txn, refresh=False)
                 before, meta = self._newest, self._meta
                 codes = NewCodes(self.dictionary, meta.next_code, txn)
-                tx = meta.basis_tx + 1
-                changer = SchemaChanger(before, meta.max_aid, tx)
-                for old, new in renames.items():
-                    changer.rename(*read_names((old, new)))
-                errors: list[Any] = []
-                define_all(changer, definitions, errors)
-                raise_collected(errors)
-                for name in deletes:
-                    changer.delete(name)
-                change = changer.finish(codes)
-                if not change:
+                prepared = prepare_schema(before, wanted, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid)
+                if not prepared.change:
                     return Committed(before, before, before.basis_tx, {})
-                commit = _Commit(self, txn, Prepared(before, tx, Effects(), change, {}, meta.max_eid), codes)
+                commit = _Commit(self, txn, prepared, codes)
                 commit.write()
 
             return commit.finish()  # still under the lock: nobody may take in this commit from the log
+
+    @contextmanager
+    def compose(
+        self,
+        *,
+        strict: bool | None = None,
+        call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None = None,
+        dry_run: bool = False,
+    ) -> Iterator[Composition]:
+        """A transaction of several steps, each of which sees what those before it did; committed when the block ends.
+
+        An exception in the block abandons it: nothing is written. The write lock is held meanwhile: other writers wait,
+        readers go on. With `dry_run` nothing is locked and nothing is ever written.
+
+        Raises:
+            TransactionError: `tx/nested` when the block writes past the composition: it would wait for itself.
+        """
+        if dry_run:
+            composition = Composition(self.newest(), self._meta, self.cache, strict, call)
+            try:
+                yield composition
+            finally:
+                composition.finished = True
+            return
+        self._check_writable()
+        with self._lock, ExitStack() as collector:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                composition = Composition(self._newest, self._meta, self.cache, strict, call)
+                self._composing = threading.get_ident()
+                try:
+                    yield composition
+                finally:
+                    self._composing = None
+                    composition.finished = True
+                collector.enter_context(quiet_collector())
+                codes = NewCodes(self.dictionary, self._meta.next_code, txn)
+                prepared = composition.prepared(codes)
+                if not prepared.effects and not prepared.change:
+                    composition.committed = Committed(
+                        prepared.before, prepared.before, prepared.before.basis_tx, prepared.tempids
+                    )
+                    return
+                commit = _Commit(self, txn, prepared, codes)
+                commit.write()
+
+            composition.committed = commit.finish()
 
     def merge(self) -> None:
         """Merges the novelty into the segments, in a commit of its own that changes no fact."""
@@ -372,6 +363,16 @@ class Store:
         if self.read_only:
             raise StorageError(
                 "store/read-only", f"{self.path} is open for reading only.", hint="connect without read_only=True"
+            )
+        self.check_not_composing("this write is not a step of it")
+
+    def check_not_composing(self, why: str) -> None:
+        """Raises `tx/nested` in the thread that is inside `compose`: whatever it wants of the store now would wait for itself."""
+        if self._composing == threading.get_ident():
+            raise TransactionError(
+                "tx/nested",
+                f"{self.path} is being changed by a transaction of several steps, and {why}.",
+                hint="use the object that `conn.atomic()` gave, not the connection, and close that after the block",
             )
 
     def novelty_limit(self) -> int:
@@ -492,10 +493,7 @@ def speculate(
     prepared = prepare(snapshot, read_tx_data(tx_data), tx_meta, codes, tx, snapshot.max_eid, max_aid, strict, call)
     rows, recoded = all_rows(prepared)
     rows.append((tx, TX_INSTANT, time.time_ns() // 1000, 1))
-    for change in prepared.effects.bulk:
-        aid = change.attribute.aid
-        rows.extend((e, aid, v, 0) for e, v in zip(change.drop_e.tolist(), change.drop_v.tolist(), strict=True))
-        rows.extend((e, aid, v, 1) for e, v in zip(change.add_e.tolist(), change.add_v.tolist(), strict=True))
+    rows += bulk_rows(prepared)
     full = [(e, a, v, tx, added) for e, a, v, added in rows]
     if len(snapshot.layers) > 1:
         layers = (*snapshot.layers[:-1], snapshot.layers[-1].extended(full))
@@ -602,12 +600,7 @@ class _Commit:
     def _full_rows(self) -> list[Row]:
         """All changes as overlay rows."""
         tx = self._prepared.tx
-        full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
-        for change in self._prepared.effects.bulk:
-            aid = change.attribute.aid
-            full.extend((e, aid, v, tx, 0) for e, v in zip(change.drop_e.tolist(), change.drop_v.tolist(), strict=True))
-            full.extend((e, aid, v, tx, 1) for e, v in zip(change.add_e.tolist(), change.add_v.tolist(), strict=True))
-        return full
+        return [(e, a, v, tx, added) for e, a, v, added in (*self._rows, *bulk_rows(self._prepared))]
 
     def finish(self) -> Committed:
         """After the commit: caches and the newest snapshot move on."""

@@ -17,17 +17,24 @@ ORDER = {
     "store": [
         "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "plain", "prepare", "load", "merge", "transactor", "check", "backup",
+        "schema_change", "plain", "prepare", "load", "merge", "committed", "undo", "composition", "transactor", "check", "backup",
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
         "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
-        "naive", "query", "api", "__init__", "cli",
+        "naive", "query", "atomic", "api", "__init__", "cli",
+    ],
+    "migration": [
+        "jsonvalue", "report", "source", "rules", "keymap", "entities", "importer", "verify", "commands",
+        "script_folder", "script_values", "script_history", "script_steps", "script_schema", "scripts", "script_draft", "script_checks",
+        "script_commands", "pytest_scripts",
     ],
     "migration": [
         "jsonvalue", "plots", "report", "source", "files", "locks", "journal", "modes", "stages", "telemetry", "rules", "entry", "keymap",
         "buckets", "edn_side", "entities", "writing", "importer", "verify", "database_side", "follower", "search", "record_keeper", "status",
         "control", "memory_model", "memory_core", "memory_reads", "memory_saves", "memory", "checking", "gates", "cutover", "backfill", "finish", "operations", "memory_commands", "commands",
+        "script_folder", "script_values", "script_history", "script_steps", "script_schema", "scripts", "script_draft", "script_checks",
+        "script_commands", "pytest_scripts",
     ],
 }  # fmt: skip
 MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
