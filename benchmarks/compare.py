@@ -141,7 +141,7 @@ def summary(result: dict[str, Any], peers: list[str]) -> None:
 def main() -> int:
     """Runs what was asked for; 1 when answers differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="+", choices=["people", "rules", "joins", "updates"])
+    parser.add_argument("workloads", nargs="+", choices=["people", "rules", "joins"])
     parser.add_argument("--peers", default=",".join(DEFAULT))
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--repeats", type=int, default=5)

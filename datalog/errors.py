@@ -50,7 +50,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
         near = nearest(name[1:], [c[1:] for c in candidates if c.startswith("?") and len(c) > 2])
         return None if near is None else f"did you mean ?{near}?"
     near = nearest(name, candidates)
-    return None if near is None else f"did you mean {near}?"
+    return None if near is None else f"did you mean {near}{'' if near.endswith('?') else '?'}"
 
 
 def names(items: Iterable[str]) -> str:

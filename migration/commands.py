@@ -24,6 +24,8 @@ from migration import report
 from migration.entities import fetch
 from migration.importer import import_memory, paused_gc
 from migration.keymap import KeyMap, builtin
+from migration.memory_commands import STAGED, ask, run_staged
+from migration.record_keeper import stage_file
 from migration.source import read_memory, write_memory
 from migration.verify import verify
 from store.errors import KeyMapError, StoreLocked
@@ -50,14 +52,17 @@ def run(command: str, arguments: list[str]) -> int:
     first = arguments[0] if arguments else None
     if first in _MEMORY:
         return _MEMORY[first][0](arguments[1:])
-    lines = "\n".join(f"  {name:<8}{text}" for name, (_, text) in _MEMORY.items())
+    if first in STAGED:
+        return run_staged(first, arguments[1:], _keymap, Bar)
+    known = {**{name: text for name, (_, text) in _MEMORY.items()}, **STAGED}
+    lines = "\n".join(f"  {name:<9}{text}" for name, text in known.items())
     parser = argparse.ArgumentParser(
         prog="datalog memory",
         usage="datalog memory COMMAND ...",
         description=f"Moves an EDN memory file into a database, and proves that nothing was lost.\n\ncommands:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=list(_MEMORY), metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("command", choices=list(known), metavar="COMMAND", help=argparse.SUPPRESS)
     if first is None:
         parser.print_help()
         return USER
@@ -120,9 +125,19 @@ def _verify(arguments: list[str]) -> int:
     parser = _parser(
         "verify", "Compares every key of a memory file with a database. Exit code 1: they differ.", file=True
     )
+    parser.add_argument(
+        "--how", choices=("full", "incremental", "sample", "digests"), help="of a memory that has stages: how to look"
+    )
+    parser.add_argument("--sample", type=int, metavar="N", help="keys of a sample")
+    parser.add_argument("--seed", type=int, metavar="N", help="repeats a sample")
+    parser.add_argument(
+        "--recount", action="store_true", help="digests: do not believe the sums that the database keeps"
+    )
     _report_options(parser)
     given = parser.parse_args(arguments)
     keymap = _keymap(given.keymap)
+    if given.how or stage_file(given.file).exists():
+        return _verify_staged(given, keymap)
     with Bar(sys.stderr, shown=given.progress) as bar:
         bar("read the file", 0, 0)
         memory = read_memory(given.file)
@@ -130,6 +145,20 @@ def _verify(arguments: list[str]) -> int:
             outcome = verify(db, keymap, memory, progress=bar)
     print(report.as_json(outcome.as_dict()) if given.json else report.verification_text(outcome))
     return 0 if outcome.equal else FOUND
+
+
+def _verify_staged(given: argparse.Namespace, keymap: KeyMap) -> int:
+    """A memory with stages: the file alone is not the whole of it, the journal and the running process count."""
+    asked = {"how": given.how or "full", "sample": given.sample, "seed": given.seed, "recount": given.recount}
+    with Bar(sys.stderr, shown=given.progress) as bar:
+        found = ask(given.file, given.db, keymap, "verify", asked, bar)
+    equal = not found["found"]
+    what = "equal" if equal else "different"
+    print(report.as_json(found) if given.json else f"{found['keys']:,} keys: {what} ({found['seconds']} s)")
+    if not given.json:
+        for finding in found.get("findings", [])[:20]:
+            print(f"  {finding['what']} {finding['key']}: {finding['message']}")
+    return 0 if equal else FOUND
 
 
 def _export(arguments: list[str]) -> int:

@@ -22,8 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from migration.buckets import UNSETTLED, Sums, add_digest, bucket_operations, digest_bucket
 from migration.rules import DELETED, DIGEST, ENTITY, KEY, KIND, REST, VERSION, Mapped, Rule
 from store.edn import strict_equal, strict_key
+from store.errors import TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from migration.keymap import KeyMap
     from store.edn import Keyword
 
-__all__ = ["Changes", "KeyState", "NewKeys", "Stored", "fetch", "key_states", "reserve"]
+__all__ = ["Changes", "KeyState", "NewKeys", "Stored", "fetch", "fetch_one", "key_states", "load_new"]
 
 _FEW: Final = 300  # keys; above this many whole columns are read
 
@@ -86,33 +88,27 @@ class Stored:
 # database -> keys
 
 
-def _column(db: Db, attr: str, eids: list[int] | None = None) -> tuple[list[int], list[Any]]:
-    """Entities and values of an attribute; of some entities, or of all."""
-    if eids is None:
-        found = db.q(f"[:find ?e ?v :where [?e {attr} ?v]]")
-    else:
-        found = db.q(f"[:find ?e ?v :in $ [?e ...] :where [?e {attr} ?v]]", eids)
+def _column(db: Db, attr: str) -> tuple[list[int], list[Any]]:
+    """Entities and values of an attribute."""
+    found = db.q(f"[:find ?e ?v :where [?e {attr} ?v]]")
     return found.column(0), found.column(1)
 
 
-def _pairs(db: Db, attr: str, eids: list[int] | None = None) -> dict[int, Any]:
-    return dict(zip(*_column(db, attr, eids), strict=True))
-
-
-def _eids_of(db: Db, keys: Sequence[Keyword]) -> list[int]:
-    found = db.q(f"[:find [?e ...] :in $ [?k ...] :where [?e {KEY} ?k]]", list(keys))
-    return list(found)
+def _pairs(db: Db, attr: str) -> dict[int, Any]:
+    return dict(zip(*_column(db, attr), strict=True))
 
 
 def key_states(db: Db, keys: Sequence[Keyword] | None = None) -> dict[Keyword, KeyState]:
     """The state of every key in the database, deleted ones included; of `keys` only when they are given.
 
-    Cost: five column scans; for a few keys, point lookups.
+    Cost: five column scans; for at most 300 keys, two point lookups each.
     """
-    if KEY not in db.schema:
+    if db.snapshot.schema.find(KEY) is None:
         return {}
-    eids = None if keys is None or len(keys) > _FEW else _eids_of(db, keys)
-    names, kinds, versions, digests, deleted = (_pairs(db, a, eids) for a in (KEY, KIND, VERSION, DIGEST, DELETED))
+    if keys is not None and len(keys) <= _FEW:
+        found = ((key, _own_facts(db, key)) for key in dict.fromkeys(keys))
+        return {key: _state(*own) for key, own in found if own is not None}
+    names, kinds, versions, digests, deleted = (_pairs(db, a) for a in (KEY, KIND, VERSION, DIGEST, DELETED))
     wanted = None if keys is None else set(keys)
     return {
         key: KeyState(eid, kinds[eid], versions.get(eid, 0), digests.get(eid), deleted.get(eid, False))
@@ -125,28 +121,67 @@ def fetch(db: Db, keymap: KeyMap, keys: Sequence[Keyword] | None = None) -> dict
     """Every key in the database with what its value is rebuilt from; of `keys` only when they are given.
 
     Deleted keys are among them, without entities. Cost: one scan of each attribute of the mapping; for at most 300 keys,
-    a few lookups each.
+    a lookup for each key and each of its entities.
     """
+    if keys is not None and len(keys) <= _FEW:
+        found = ((key, fetch_one(db, keymap, key)) for key in dict.fromkeys(keys))
+        return {key: one for key, one in found if one is not None}
     states = key_states(db, keys)
-    few = keys is not None and len(keys) <= _FEW
-    eids = [s.eid for s in states.values()] if few else None
-    rests = _pairs(db, REST, eids)
+    rests = _pairs(db, REST)
     stored = {key: Stored(state, rests.get(state.eid)) for key, state in states.items()}
     facts: dict[int, Facts] = {}
     of_key = {s.state.eid: s.entities for s in stored.values()}
-    for key_eid, eid in zip(*_column(db, ENTITY, eids), strict=True):
+    for key_eid, eid in zip(*_column(db, ENTITY), strict=True):
         if key_eid in of_key:
             of_key[key_eid][eid] = facts.setdefault(eid, {})
-    if few:
-        _fill_few(db, keymap, facts)
-    else:
-        _fill(db, keymap, facts)
+    _fill(db, keymap, facts)
     return stored
+
+
+def fetch_one(db: Db, keymap: KeyMap, key: Keyword) -> Stored | None:
+    """One key with what its value is rebuilt from, or None when the database never had it."""
+    own = _own_facts(db, key) if db.snapshot.schema.find(KEY) is not None else None
+    if own is None:
+        return None
+    stored = Stored(_state(*own), own[1].get(REST))
+    attributes = keymap.mapped_attributes
+    for eid in own[1].get(ENTITY, ()):
+        stored.entities[eid] = {a: v for a, v in _facts(db, eid).items() if a in attributes}
+    return stored
+
+
+def _own_facts(db: Db, key: Keyword) -> tuple[int, Facts] | None:
+    """(eid, attributes) of a key's own entity."""
+    eid = db.entid([KEY, key])
+    if eid is None:
+        return None
+    facts = _facts(db, eid)
+    return (eid, facts) if KIND in facts else None
+
+
+def _facts(db: Db, eid: int) -> Facts:
+    """The attributes of an entity; of cardinality many, as lists. `db.datoms` says the same, and takes twice as long."""
+    snapshot = db.snapshot
+    found = snapshot.entity(eid)
+    by_attribute: dict[int, list[int]] = {}
+    for place, aid in enumerate(found.a.tolist()):
+        by_attribute.setdefault(aid, []).append(place)
+    facts: Facts = {}
+    for aid, places in by_attribute.items():
+        attribute = snapshot.schema.by_aid(aid)
+        values = snapshot.decode(attribute, found.v[places[0] : places[-1] + 1])
+        facts[attribute.ident] = values if attribute.many else values[0]
+    return facts
+
+
+def _state(eid: int, facts: Facts) -> KeyState:
+    return KeyState(eid, facts[KIND], facts.get(VERSION, 0), facts.get(DIGEST), facts.get(DELETED, False))
 
 
 def _fill(db: Db, keymap: KeyMap, facts: dict[int, Facts]) -> None:
     find = facts.get
-    for attr in _mapped_attributes(keymap, db):
+    known = db.schema
+    for attr in sorted(a for a in keymap.mapped_attributes if a in known):
         many = keymap.is_many(attr)
         for eid, value in zip(*_column(db, attr), strict=True):
             of = find(eid)
@@ -162,34 +197,41 @@ def _fill(db: Db, keymap: KeyMap, facts: dict[int, Facts]) -> None:
                 of[attr] = value
 
 
-def _fill_few(db: Db, keymap: KeyMap, facts: dict[int, Facts]) -> None:
-    if not facts:
-        return
-    wanted = set(_mapped_attributes(keymap, db))
-    for eid, attribute, value in db.q("[:find ?e ?a ?v :in $ [?e ...] :where [?e ?a ?v]]", list(facts)):
-        attr = str(attribute)
-        if attr not in wanted:
-            continue
-        if keymap.is_many(attr):
-            facts[eid].setdefault(attr, []).append(value)
-        else:
-            facts[eid][attr] = value
-
-
-def _mapped_attributes(keymap: KeyMap, db: Db) -> list[str]:
-    """The attributes of mapped entities, without the references between owners and entries, which follow."""
-    links = {a for r in keymap.rules if r.owner for a in (r.owner.children, r.owner.parent)}
-    known = db.schema
-    return [
-        a for a in sorted(keymap.attributes_used()) if not a.startswith(":memory/") and a not in links and a in known
-    ]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # new keys, as columns
 
 
-def reserve(conn: Connection, n: int, note: Mapping[str, Any]) -> int:
+def load_new(conn: Connection, keymap: KeyMap, mapped: Sequence[Mapped], note: Mapping[str, Any]) -> None:
+    """Loads keys that the database does not have: three commits.
+
+    1. Eids are reserved, and `note` is kept with the block, marked as unsettled. 2. The columns are loaded. 3. Their digests
+    join the bucket sums, and the mark goes. Killed after 1 it leaves unused eids, after 2 sums that say of themselves that
+    they do not count.
+
+    Raises:
+        TransactionError: `tx/unique` when another writer has added one of the keys meanwhile; nothing was loaded.
+    """
+    new = NewKeys(keymap)
+    new.prepare(conn.db(), mapped)
+    for m in mapped:
+        new.add(m)
+    first = _reserve(conn, new.count, {**note, UNSETTLED: True})
+    mark = first + new.count
+
+    def settle(db: Db) -> list[Any]:
+        if not any(datom.a == UNSETTLED for datom in db.datoms("eavt", mark)):
+            return []  # a recount saw the rows and counted them
+        return [*bucket_operations(db, new.sums), [":db/retract", mark, UNSETTLED, True]]
+
+    try:
+        conn.load(new.columns(first))
+    except TransactionError:
+        conn.transact([[":db/retract", mark, UNSETTLED, True]])
+        raise
+    conn.transact([[":db.fn/call", settle]])
+
+
+def _reserve(conn: Connection, n: int, note: Mapping[str, Any]) -> int:
     """Reserves `n` eids and returns the first; `note` is kept as the last of them, which marks the block as taken.
 
     One small transaction: the highest eid in use is read inside the write transaction.
@@ -218,6 +260,7 @@ class NewKeys:
         self._shared: dict[tuple[str, Any], int] = {}
         self.count = 0
         self.keys = 0
+        self.sums: Sums = {}
 
     def prepare(self, db: Db, mapped: Sequence[Mapped]) -> None:
         """Finds the shared entities that exist already, for all these keys at once."""
@@ -234,6 +277,7 @@ class NewKeys:
         """Adds a key; `prepare` has seen it."""
         key = self._number()
         self.keys += 1
+        add_digest(self.sums, digest_bucket(self._keymap, mapped.key), mapped.digest, 1)
         self._put(key, {KEY: mapped.key, KIND: mapped.rule.kind, VERSION: 1, DIGEST: mapped.digest})
         if mapped.rest is not None:
             self._put(key, {REST: mapped.rest})
@@ -327,6 +371,7 @@ class Changes:
         self._left: list[tuple[int, int, Rule, tuple[str, Any]]] = []
         self._joining: set[tuple[str, Any]] = set()
         self._tempids = 0
+        self._sums: Sums = {}
         self.operations: list[Any] = []
         self.keys = 0
 
@@ -349,6 +394,7 @@ class Changes:
         if not ops:
             return False
         self._guarded(state, ops)
+        self._recount(key, state, mapped.digest)
         return True
 
     def new(self, key: Keyword, value: Any) -> None:
@@ -364,8 +410,9 @@ class Changes:
         self._entities(ops, eid, None, mapped)
         self.operations += ops
         self.keys += 1
+        add_digest(self._sums, digest_bucket(self._keymap, key), mapped.digest, 1)
 
-    def delete(self, stored: Stored) -> bool:
+    def delete(self, stored: Stored, key: Keyword) -> bool:
         """Adds what makes a key deleted: its entities go, the key stays as a tombstone; False when it is one already."""
         state = stored.state
         if state.deleted:
@@ -374,6 +421,7 @@ class Changes:
         self._diff(ops, state.eid, {DIGEST: state.digest, REST: stored.rest}, {DIGEST: None, REST: None})
         self._leave(ops, stored, self._keymap.rule_named(state.kind))
         self._guarded(state, ops)
+        self._recount(key, state, None)
         return True
 
     def finished(self) -> list[Any]:
@@ -390,7 +438,18 @@ class Changes:
             self.operations += [[":db/retractAttribute", entity, a] for a in sorted(owned) if a in known]
         self.operations += [[":db/retractEntity", entity] for entity in sorted(gone)]
         self._left.clear()
+        self.operations += bucket_operations(
+            self._db, {b: change for b, change in self._sums.items() if change != (0, 0)}
+        )
+        self._sums.clear()
         return self.operations
+
+    def _recount(self, key: Keyword, state: KeyState, digest: int | None) -> None:
+        bucket = digest_bucket(self._keymap, key)
+        if state.digest is not None and not state.deleted:
+            add_digest(self._sums, bucket, state.digest, -1)
+        if digest is not None:
+            add_digest(self._sums, bucket, digest, 1)
 
     def _guarded(self, state: KeyState, ops: list[Any]) -> None:
         self.operations.append([":db/cas", state.eid, VERSION, state.version or None, state.version + 1])

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from migration.entities import Changes, NewKeys, fetch, key_states, reserve
+from migration.buckets import BUCKET_SCHEMA
+from migration.entities import Changes, fetch, key_states, load_new
 from migration.jsonvalue import encode, to_text
 from migration.rules import digest_of
 from store.edn import Keyword, write_edn
@@ -44,7 +45,8 @@ _CHANGED: Final = 1_000  # changed keys in one commit
 _TRIES: Final = 5  # how often a chunk is taken up again that another writer came across
 
 #: One entity for each run that wrote something, and one for each block of eids it reserved.
-BOOKKEEPING: Final[dict[str, dict[str, str]]] = {
+BOOKKEEPING: Final[dict[str, dict[str, Any]]] = {
+    **BUCKET_SCHEMA,
     ":import/source": {":db/valueType": ":db.type/string", ":db/doc": "SHA-256 of the file."},
     ":import/mapping": {":db/valueType": ":db.type/string", ":db/doc": "Digest of the mapping."},
     ":import/started": {":db/valueType": ":db.type/instant"},
@@ -246,15 +248,10 @@ class _Import:
         if not mapped:
             return
         run = self._begin()
-        new = NewKeys(self.keymap)
-        new.prepare(self.conn.db(), mapped)
-        for m in mapped:
-            new.add(m)
-        first = reserve(self.conn, new.count, {":import/run": run, ":import/keys": new.keys})
-        self.conn.load(new.columns(first))
-        self.report.commits += 2
+        load_new(self.conn, self.keymap, mapped, {":import/run": run, ":import/keys": len(mapped)})
+        self.report.commits += 3
         self.report.added += len(keys)
-        del new, mapped
+        del mapped
         gc.collect(0)
 
     def _bring_up_to_date(self, states: Mapping[Keyword, KeyState]) -> None:
@@ -293,7 +290,7 @@ class _Import:
             self.progress("delete keys", start, len(keys))
             self.report.deleted += self._guarded(
                 part,
-                lambda of, stored, part=part: sum(of.delete(stored[k]) for k in part),  # type: ignore[misc]
+                lambda of, stored, part=part: sum(of.delete(stored[k], k) for k in part),  # type: ignore[misc]
             )
         if keys:
             self.progress("delete keys", len(keys), len(keys))

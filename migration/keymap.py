@@ -123,6 +123,20 @@ class KeyMap:
             )
         self.last = self.rules[-1]
         self.by_kind = {rule.kind: rule for rule in self.rules}
+        #: attributes of mapped entities, without the references between owners and entries, which follow
+        self.mapped_attributes = frozenset(
+            a
+            for a in self.attributes_used()
+            - {link for r in self.rules if r.owner for link in (r.owner.children, r.owner.parent)}
+            if not a.startswith(":memory/")
+        )
+        self._data: dict[Keyword | str | None, Keyword] = {}
+        for rule in reversed(self.rules):  # the first rule of a key or namespace has the last word
+            self._data.update(dict.fromkeys(rule.keys or (), rule.data))
+            if rule.namespace is not None:
+                self._data[rule.namespace] = rule.data
+        #: attributes by which keys can be searched for on both sides
+        self.searchable = frozenset(a for a in self.mapped_attributes if any(r.getter(a) for r in self.rules))
         self._candidates: dict[str | None, tuple[Rule, ...]] = {}
         #: a digest of the whole mapping: values mapped under another one are mapped anew by an import
         self.digest = blake2b(write_edn(self.form).encode(), digest_size=8).hexdigest()
@@ -169,6 +183,22 @@ class KeyMap:
             if rule.takes(key, value):
                 return (rule, rule) if rule.expects(value) else (self.last, rule)
         raise AssertionError("the last rule takes every key")
+
+    def data_of(self, key: Keyword) -> Keyword:
+        """The kind of data a key moves with: that of the first rule that takes it by its namespace or name alone.
+
+        The value has no say, so that a key never changes sides with its value: a learning record under another
+        namespace moves with the last rule's kind.
+        """
+        by_name = self._data.get(key)
+        if by_name is None:
+            by_name = self._data.get(key.ns, self.last.data) if key.ns is not None else self.last.data
+        return by_name
+
+    @property
+    def data_kinds(self) -> tuple[Keyword, ...]:
+        """The kinds of data, in the order of the rules: the order in which a backfill takes them."""
+        return tuple(dict.fromkeys(r.data for r in self.rules))
 
     def encoded(self, key: Keyword, value: Any, kept: Mapping[Any, Mapping[str, Any]] = {}) -> Mapped:
         """What a key and its value become; see `Rule.encoded`."""

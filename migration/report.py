@@ -32,8 +32,13 @@ def as_edn(data: Mapping[str, Any]) -> str:
 
 def _keyed(data: Any) -> Any:
     if isinstance(data, dict):
-        return Map([(Keyword(str(k).replace("_", "-")), _keyed(v)) for k, v in data.items()])
+        return Map([(_name(str(k)), _keyed(v)) for k, v in data.items()])
     return [_keyed(v) for v in data] if isinstance(data, list) else data
+
+
+def _name(text: str) -> Any:
+    """A keyword where the name is one; what people have named, such as `query :session/owner`, stays a string."""
+    return Keyword(text.replace("_", "-")) if text.isidentifier() or text.replace("-", "_").isidentifier() else text
 
 
 def coverage_text(coverage: Coverage) -> str:

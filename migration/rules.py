@@ -249,6 +249,35 @@ class Rule:
                 del json[part.text]
         return ["~#lacks", lacks, json] if lacks else json
 
+    def getter(self, attr: str) -> Callable[[Keyword, Any], list[Any]] | None:
+        """A function of key and value that gives the values an attribute would be written, None when it is not the rule's.
+
+        None also for attributes that are written once: their stored value need not be the value's.
+        """
+        members = self.members
+        if members is not None and members.attr == attr:
+            return lambda _, value: [m for n, s in value.pairs() if self.fits_entry(n, s) for m in s]
+        given = next((g for g in self.given if g.attr == attr), None)
+        part = next((p for p in self.parts if p.attr == attr and not p.once), None)
+        if given is not None:
+            facts = (given,)
+
+            def of(key: Keyword, value: Any, entry: Any) -> list[Any]:
+                return [self.given_facts(facts, key, value, entry)[attr]]
+
+        elif part is not None:
+
+            def of(key: Keyword, value: Any, entry: Any) -> list[Any]:  # noqa: ARG001 - the same form as above
+                found: Any = value.get(part.part, _MISSING) if value.__class__ is Map else _MISSING
+                if found is _MISSING or not part.fits(found):
+                    return []
+                return list(found) if part.many else [found]
+        else:
+            return None
+        if not self.entries:
+            return lambda key, value: of(key, value, None)
+        return lambda key, value: [v for n, m in value.pairs() if self.fits_entry(n, m) for v in of(key, m, n)]
+
     # -- attributes -> value
 
     def decoded(self, rest: str | None, entities: Iterable[Mapping[str, Any]]) -> Any:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from migration.entities import fetch
+from migration.entities import fetch, fetch_one
 from migration.importer import paused_gc
 from migration.jsonvalue import encode, to_text
 from migration.rules import digest_of
@@ -23,13 +23,13 @@ from store.edn import Keyword, List, Map, Set, Tagged, Vector, show_form, strict
 from store.errors import KeyMapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from datalog import Db
     from migration.entities import Stored
     from migration.keymap import KeyMap
 
-__all__ = ["Difference", "Finding", "Verification", "first_difference", "verify"]
+__all__ = ["Difference", "Finding", "Verification", "first_difference", "verify", "verify_keys"]
 
 _STEP: Final = 5_000
 _SUM: Final = 1 << 64
@@ -53,6 +53,7 @@ class Finding:
     key: Keyword
     message: str
     difference: Difference | None = None
+    last_writer: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain data; values as EDN text, cut."""
@@ -61,6 +62,8 @@ class Finding:
             out["path"] = [show_form(p) for p in self.difference.path]
             out["wanted"] = show_form(self.difference.wanted, 200)
             out["found"] = show_form(self.difference.found, 200)
+        if self.last_writer:
+            out["last_writer"] = dict(self.last_writer)
         return out
 
 
@@ -119,8 +122,9 @@ def verify(
     memory: Mapping[Keyword, Any],
     *,
     progress: Callable[[str, int, int], None] = lambda _step, _done, _of: None,
+    among: Callable[[Keyword], bool] = lambda _: True,
 ) -> Verification:
-    """The comparison of every key of the memory and of the database.
+    """The comparison of every key of the memory and of the database; of the database's, only those `among` which it is.
 
     Cost: one scan of each attribute of the mapping, then one rebuild, one comparison and one digest for each key.
     """
@@ -128,26 +132,12 @@ def verify(
     out = Verification(keys=len(memory), basis_tx=db.basis_tx)
     with paused_gc():
         progress("read the database", 0, len(memory))
-        stored = {k: s for k, s in fetch(db, keymap).items() if not s.state.deleted}
+        stored = {k: s for k, s in fetch(db, keymap).items() if not s.state.deleted and among(k)}
         out.stored = len(stored)
         for n, (key, value) in enumerate(memory.items()):
             if n % _STEP == 0:
                 progress("compare", n, len(memory))
-            found = stored.pop(key, None)
-            text = to_text(encode(value, canonical=True), canonical=True)
-            digest = digest_of(key, text)
-            out.memory_digest = (out.memory_digest + digest) % _SUM
-            if found is None:
-                _add(out, Finding("missing", key, "The database does not have the key."))
-                continue
-            kind = found.state.kind.name
-            out.by_kind[kind] = out.by_kind.get(kind, 0) + 1
-            out.database_digest = (out.database_digest + (found.state.digest or 0)) % _SUM
-            finding = _compared(key, value, text, digest, found, keymap)
-            if finding is None:
-                out.same += 1
-            else:
-                _add(out, finding)
+            _compare_one(out, keymap, key, value, stored.pop(key, None))
         progress("compare", len(memory), len(memory))
         for key, left in stored.items():
             out.database_digest = (out.database_digest + (left.state.digest or 0)) % _SUM
@@ -155,6 +145,57 @@ def verify(
     out.seconds = time.perf_counter() - began
     out.cpu_seconds = time.process_time() - cpu
     return out
+
+
+def verify_keys(
+    db: Db,
+    keymap: KeyMap,
+    memory: Mapping[Keyword, Any],
+    keys: Iterable[Keyword],
+    *,
+    progress: Callable[[str, int, int], None] = lambda _step, _done, _of: None,
+) -> Verification:
+    """The comparison of some keys, of the memory or of the database alone.
+
+    Cost: a few lookups for each key.
+    """
+    began, cpu = time.perf_counter(), time.process_time()
+    chosen = list(keys)
+    out = Verification(keys=len(chosen), basis_tx=db.basis_tx)
+    for n, key in enumerate(chosen):
+        if n % _STEP == 0:
+            progress("compare", n, len(chosen))
+        stored = fetch_one(db, keymap, key)
+        found = None if stored is None or stored.state.deleted else stored
+        out.stored += found is not None
+        if key in memory:
+            _compare_one(out, keymap, key, memory[key], found)
+        elif found is not None:
+            out.database_digest = (out.database_digest + (found.state.digest or 0)) % _SUM
+            _add(out, Finding("extra", key, "The memory does not have the key."))
+        else:
+            out.same += 1
+    progress("compare", len(chosen), len(chosen))
+    out.seconds = time.perf_counter() - began
+    out.cpu_seconds = time.process_time() - cpu
+    return out
+
+
+def _compare_one(out: Verification, keymap: KeyMap, key: Keyword, value: Any, found: Stored | None) -> None:
+    text = to_text(encode(value, canonical=True), canonical=True)
+    digest = digest_of(key, text)
+    out.memory_digest = (out.memory_digest + digest) % _SUM
+    if found is None:
+        _add(out, Finding("missing", key, "The database does not have the key."))
+        return
+    kind = found.state.kind.name
+    out.by_kind[kind] = out.by_kind.get(kind, 0) + 1
+    out.database_digest = (out.database_digest + (found.state.digest or 0)) % _SUM
+    finding = _compared(key, value, text, digest, found, keymap)
+    if finding is None:
+        out.same += 1
+    else:
+        _add(out, finding)
 
 
 def _add(out: Verification, finding: Finding) -> None:

@@ -225,32 +225,40 @@ class Snapshot:
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
         changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
-        if order == "avet":
-            # an index that a speculative schema change would build is not there yet
-            if attribute is None or not self._in_avet(aid) or self.overlay_codes is not None:
-                by_e = self.columns(aid, tx=True)
-                o = order_stable(by_e.v)
-                assert by_e.tx is not None
-                return Columns(by_e.e[o], by_e.v[o], by_e.tx[o] if tx else None)
-            rows = self._base.scan(avet(aid), tx=tx or bool(changed))
-        else:
-            rows = self._base.scan(aevt(aid), tx=tx or bool(changed))
-        k1, k2, tx_column = rows
+        # an index that a speculative schema change would build is not there yet
+        if order == "avet" and (attribute is None or not self._in_avet(aid) or self.overlay_codes is not None):
+            by_e = self.columns(aid, tx=True)
+            o = order_stable(by_e.v)
+            assert by_e.tx is not None
+            return Columns(by_e.e[o], by_e.v[o], by_e.tx[o] if tx else None)
+        merged = self._base_rows(aid, order, tx=tx, keep=bool(changed))
         if changed:
             net = changes_of(changed)
-            merged: tuple[Codes, ...] = (k1, k2, tx_column)
+            width = len(merged)
             if order == "avet":
                 o = order_stable(net.drop_v)
                 merged = remove_rows(merged, net.drop_v[o], net.drop_e[o])
                 o = order_stable(net.add_v)
-                merged = insert_rows(merged, (net.add_v[o], net.add_e[o], net.add_tx[o]))
+                merged = insert_rows(merged, (net.add_v[o], net.add_e[o], net.add_tx[o])[:width])
             else:
                 merged = remove_rows(merged, net.drop_e, net.drop_v)
-                merged = insert_rows(merged, (net.add_e, net.add_v, net.add_tx))
-            k1, k2, tx_column = merged
-        if order == "avet":
-            return Columns(k2, k1, tx_column if tx else None)
-        return Columns(k1, k2, tx_column if tx else None)
+                merged = insert_rows(merged, (net.add_e, net.add_v, net.add_tx)[:width])
+        k1, k2 = merged[0], merged[1]
+        tx_column = merged[2] if tx else None
+        return Columns(k2, k1, tx_column) if order == "avet" else Columns(k1, k2, tx_column)
+
+    def _base_rows(self, aid: int, order: str, *, tx: bool, keep: bool) -> tuple[Codes, ...]:
+        """(k1, k2 [, tx]) of an attribute in the segments; with `keep` they are cached by themselves.
+
+        Then the next transaction on the attribute need not decode them again.
+        """
+        key = ("base", order, tx, aid, self._base.meta.generation)
+        rows: tuple[Codes, ...] | None = self._cache.get(key) if keep else None
+        if rows is None:
+            rows = self._base.scan(avet(aid) if order == "avet" else aevt(aid), tx=tx)[: 3 if tx else 2]
+            if keep:
+                self._cache.put(key, rows, 8 * len(rows) * len(rows[0]) + 200)
+        return rows
 
     def _has_columns(self, aid: int, order: str, *, tx: bool) -> bool:
         if self._local is not None and any(layer.touches(aid) for layer in self.layers[1:]):

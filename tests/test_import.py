@@ -359,16 +359,16 @@ def test_resume_after_a_kill(tmp_path):
 
 def test_another_writer_of_new_keys(conn, monkeypatch):
     """A key that another writer adds between reading and loading is not added twice, but brought up to date."""
-    real = entities.reserve
+    real = entities._reserve
 
     def meanwhile(connection, n, note):
-        monkeypatch.setattr(importer, "reserve", real)
+        monkeypatch.setattr(entities, "_reserve", real)
         of = entities.Changes(connection.db(), BUILTIN)
         of.new(kw("a"), 0)
         connection.transact(of.finished())
         return real(connection, n, note)
 
-    monkeypatch.setattr(importer, "reserve", meanwhile)
+    monkeypatch.setattr(entities, "_reserve", meanwhile)
     import_memory(conn, memory(":a 1 :b 2 :c 3"), BUILTIN)
     import_memory(conn, memory(":a 1 :b 2 :c 3"), BUILTIN)
     assert verify(conn.db(), BUILTIN, memory(":a 1 :b 2 :c 3")).equal
