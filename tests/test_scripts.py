@@ -381,8 +381,8 @@ def test_two_processes_apply_each_script_once(tmp_path: Path) -> None:
 
 def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     """After each kill every script is there whole with its record, or not at all; in the end all are, and nothing is damaged."""
-    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "8"))
-    s = long_folder(tmp_path, 60)
+    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "4"))
+    s = long_folder(tmp_path, 30)
     r = random.Random(4)
     for _ in range(rounds):
         process = start(tmp_path)
@@ -401,7 +401,7 @@ def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> No
                 assert len(conn.db().datoms("aevt", name)) == 2000
             if len(applied) > 1:
                 assert conn.q("[:find ?l . :where [1 :n/last ?l]]") == len(applied)
-        if len(applied) == 60:
+        if len(applied) == 30:
             break
     with d.connect(tmp_path / "db") as conn:
         scripts.apply(conn, read_folder(s))
@@ -572,7 +572,19 @@ def test_exit_codes_of_what_cannot_be(tmp_path: Path, capsys: Any, monkeypatch: 
 def pytest_in(path: Path, *arguments: str) -> tuple[int, str]:
     """A pytest of its own in a folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:hypothesispytest",
+            *arguments,
+        ],
         cwd=path,
         capture_output=True,
         text=True,
