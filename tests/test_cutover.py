@@ -523,7 +523,7 @@ def test_every_operation_and_move_is_an_event(tmp_path, caplog):
             climb(memory, "shadow")
         memory.get_value(kw("a"))
         memory.side.close()
-        memory.side.path = tmp_path / "memory.edn"
+        memory.side.path = tmp_path / "events.jsonl"  # a file, which is no database
         with pytest.raises(StorageError):
             memory.side.bring({})
         assert memory.telemetry.errors["sink dropped"] == 1
