@@ -3,10 +3,10 @@
 Place on the path: the engine calls `run_closure` for a `plan.Closure`. The general fixpoint keeps pairs of codes, makes them
 distinct in each round and joins them again; a search keeps a set of nodes for each start.
 
-    bound to one value       nodes reached, level by level: the plan of one step is run with the frontier as its left side
-    bound to several values  the same with (start, node) pairs; a step is run once for each distinct node of the frontier
+    bound to one value       when a step is a chain of patterns: level by level over direct-address tables (hops.py)
+    bound to some values     (start, node) pairs, level by level; a step's plan is run once for each distinct node
     not bound, few edges     a depth-first walk over strongly connected components; each shares one Python set
-    not bound, many edges    the general fixpoint, which is columnar
+    not bound, many edges    the general fixpoint, which is columnar; so, too, when those sets grow large
 
 Values of several kinds, and starts of another kind than the edges, are left to the general fixpoint, too.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from datalog import kernels
 from datalog.hops import hops_of, reach
 from datalog.plan import Const, Param, Var
-from datalog.predicate import KeySet
+from datalog.predicate import Predicate
 from datalog.relation import EMPTY, Column, Relation, empty
 from datalog.scan import join_with
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
     from datalog.engine import Run
     from datalog.plan import Closure, Derived, Node
-    from store.value import Kind
 
     Array = NDArray[np.int64]
     Evaluate = Callable[[Run, Node], Relation]
 
 MOST_WALKED = 1 << 15  # edges up to which the walk in Python beats the columnar fixpoint
-_LOOKED_AT = 256  # components between two looks at the clock
+MOST_HELD = 1 << 21  # members of all its sets at which it gives up: a set takes four times the memory of a column
+_CHARGED_AT = 1 << 12  # pairs between two looks at clock and limits
 
 
 class Frontier:
@@ -68,7 +68,7 @@ def run_closure(run: Run, node: Closure, evaluate: Evaluate) -> Relation:
         starts = _starts(run, node, evaluate)
         if starts is None or not starts.codes.size:
             return empty(node.variables)
-        pairs = (_from_one if starts.codes.size == 1 else _from_many)(run, node, starts, evaluate)
+        pairs = _from_some(run, node, starts, evaluate)
     if pairs is None:
         return evaluate(run, node.general)
     return _under_terms(run, node, *pairs)
@@ -90,66 +90,20 @@ def _starts(run: Run, node: Closure, evaluate: Evaluate) -> Column | None:
     return Column(kernels.distinct_sorted(column.codes), column.kind)
 
 
-def _from_one(run: Run, node: Closure, starts: Column, evaluate: Evaluate) -> tuple[Column, Column] | None:
-    """What one value reaches: a search by levels."""
+def _from_some(run: Run, node: Closure, starts: Column, evaluate: Evaluate) -> tuple[Column, Column] | None:
+    """What some values reach: by hops from one, else (start, node) pairs level by level, a step once for each distinct node."""
     kind = starts.kind
-    hops = hops_of(run, node, kind)
-    if hops is not None:
-        ends = reach(run, hops, int(starts.codes[0]))
+    if starts.codes.size == 1:
+        hops = hops_of(run, node, kind)
+        ends = None if hops is None else reach(run, hops, int(starts.codes[0]))
         if ends is not None:
             return Column(np.full(ends.size, starts.codes[0], dtype=np.int64), kind), Column(ends, kind)
-    reached: list[Array] = []
-    known: list[Array] = []  # sorted runs, each at least twice as long as the next
-    frontier = starts.codes
-    state = Frontier(starts)
-    outer = run.derived.get(node.key)
-    run.derived[node.key] = state  # type: ignore[assignment]
-    try:
-        while frontier.size:
-            run.budget.check()
-            run.round_memo = {}
-            state.column = Column(frontier, kind)
-            step = evaluate(run, node.edges)
-            if not step.length:
-                break
-            found = step.columns[node.ends[1]]
-            if found.kind is not kind:
-                return None
-            frontier = kernels.distinct_sorted(found.codes)
-            for old in known:
-                frontier = frontier[~kernels.member_sorted(frontier, old)]
-            if frontier.size:
-                run.budget.charge(frontier.size, 2)
-                reached.append(frontier)
-                _push(known, frontier)
-    finally:
-        if outer is not None:
-            run.derived[node.key] = outer
-    ends = np.concatenate(reached) if reached else EMPTY
-    return Column(np.full(ends.size, starts.codes[0], dtype=np.int64), kind), Column(ends, kind)
-
-
-def _push(runs: list[Array], keys: Array) -> None:
-    runs.append(keys)
-    while len(runs) > 1 and runs[-2].size < 2 * runs[-1].size:
-        merged = np.concatenate((runs[-2], runs[-1]))
-        merged.sort()
-        runs[-2:] = [merged]
-
-
-def _from_many(run: Run, node: Closure, starts: Column, evaluate: Evaluate) -> tuple[Column, Column] | None:
-    """What several values reach: (start, node) pairs, one step for all."""
-    kind = starts.kind
+    reached = Predicate(2)
     origin, here = starts.codes, starts.codes
-    known = KeySet(2)
-    all_origins: list[Array] = []
-    all_ends: list[Array] = []
-    state = Frontier(starts)
-    run.derived[node.key] = state  # type: ignore[assignment]
     while here.size:
         run.budget.check()
         run.round_memo = {}
-        state.column = Column(kernels.distinct_sorted(here), kind)
+        run.derived[node.key] = Frontier(Column(kernels.distinct_sorted(here), kind))  # type: ignore[assignment]
         step = evaluate(run, node.edges)
         if not step.length:
             break
@@ -157,24 +111,17 @@ def _from_many(run: Run, node: Closure, starts: Column, evaluate: Evaluate) -> t
         if sources.kind is not kind or targets.kind is not kind:
             return None
         lefts, rights = kernels.join(here, sources.codes, run.charge(2))
-        columns = [origin[lefts], targets.codes[rights]]
-        if not lefts.size:
-            break
-        before = [np.concatenate(all_origins), np.concatenate(all_ends)] if all_origins else [EMPTY, EMPTY]
-        rows = known.add(columns, before)
-        origin, here = columns[0][rows], columns[1][rows]
-        all_origins.append(origin)
-        all_ends.append(here)
-    if not all_origins:
+        reached.add([Column(origin[lefts], kind), targets.take(rights)])
+        reached.advance(run.budget, run.codes)
+        origin, here = (reached.column(i, delta=True).codes for i in (0, 1))
+    if not reached.size(delta=False):
         return Column(EMPTY, kind), Column(EMPTY, kind)
-    return Column(np.concatenate(all_origins), kind), Column(np.concatenate(all_ends), kind)
+    return reached.column(0, delta=False), reached.column(1, delta=False)
 
 
 def _from_all(run: Run, node: Closure, evaluate: Evaluate) -> tuple[Column, Column] | None:
     """The whole closure by a walk, when there are few edges of one kind."""
     edges = evaluate(run, node.edges)
-    if not edges.length:
-        return Column(EMPTY, _any_kind(edges, node)), Column(EMPTY, _any_kind(edges, node))
     sources, targets = edges.columns[node.ends[0]], edges.columns[node.ends[1]]
     if edges.length > MOST_WALKED or sources.kind is not targets.kind:
         return None
@@ -184,23 +131,22 @@ def _from_all(run: Run, node: Closure, evaluate: Evaluate) -> tuple[Column, Colu
     charge = run.charge(2)
     nodes: list[int] = []
     sets: list[set[int]] = []
-    made = 0
-    for count, (members, reached) in enumerate(_components(following)):
-        made += len(members) * len(reached)
-        if count % _LOOKED_AT == 0 or made > 1 << 16:
-            charge(made)
-            made = 0
+    held = uncharged = 0
+    for members, reached in _components(following):
+        held += len(reached)
+        uncharged += len(members) * len(reached) + 1
+        if uncharged > _CHARGED_AT:
+            charge(uncharged)
+            uncharged = 0
+        if held > MOST_HELD:
+            return None
         nodes.extend(members)
         sets.extend([reached] * len(members))
-    charge(made)
+    charge(uncharged)
     sizes = np.fromiter(map(len, sets), dtype=np.int64, count=len(sets))
     starts = np.repeat(np.array(nodes, dtype=np.int64), sizes)
     ends = np.fromiter(chain.from_iterable(sets), dtype=np.int64, count=int(sizes.sum()))
     return Column(starts, sources.kind), Column(ends, sources.kind)
-
-
-def _any_kind(edges: Relation, node: Closure) -> Kind:
-    return edges.columns[node.ends[0]].kind
 
 
 def _components(following: dict[int, list[int]]) -> Any:
@@ -234,9 +180,9 @@ def _components(following: dict[int, list[int]]) -> Any:
                 if work and low[here] < low[work[-1][0]]:
                     low[work[-1][0]] = low[here]
                 if low[here] == number[here]:
-                    at = waiting.index(here) if waiting[-1] != here else len(waiting) - 1
-                    members = waiting[at:]
-                    del waiting[at:]
+                    members = [waiting.pop()]
+                    while members[-1] != here:
+                        members.append(waiting.pop())
                     reached: set[int] = set()
                     for member in members:
                         reached.update(following[member])

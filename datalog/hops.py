@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datalog import kernels
 from datalog.plan import Derived, Join, Scan, Var
+from store.columns import expand
 from store.value import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from datalog.engine import Run
@@ -109,20 +113,16 @@ def reach(run: Run, hops: list[Places], start: int) -> Array | None:
     here = np.array(frontier, dtype=np.int64)
     while here.size:
         for hop in hops:
-            here = _follow(hop, here)
-            charge(here.size)
+            here = _follow(hop, here, charge)
         offset = here - low
         offset = offset[~known[offset]]
         known[offset] = True
-        if len(offset) > 1:
-            offset.sort()
-            offset = offset[np.concatenate(([True], offset[1:] != offset[:-1]))]
-        here = offset + low
+        here = kernels.distinct_sorted(offset) + low
         parts.append(here)
     return np.concatenate(parts)
 
 
-def _follow(hop: Places, nodes: Array) -> Array:
+def _follow(hop: Places, nodes: Array, charge: Callable[[int], None]) -> Array:
     """All that nodes lead to, with repetitions."""
     at = nodes - hop.low
     span = len(hop.starts) - 1
@@ -130,9 +130,6 @@ def _follow(hop: Places, nodes: Array) -> Array:
         at = at[(at >= 0) & (at < span)]
     first: Any = hop.starts[at]
     count = hop.starts[at + 1] - first
-    total = int(count.sum())
-    if total == 0:
-        return np.empty(0, dtype=np.int64)
-    ends = np.cumsum(count)
-    found: Array = hop.others[np.arange(total) + np.repeat(first - (ends - count), count)]
+    charge(int(count.sum()))
+    found: Array = hop.others[expand(first, count)]
     return found

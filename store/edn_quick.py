@@ -134,50 +134,33 @@ def quick_values(take: Callable[[int], str], depth_limit: int) -> list[Any] | No
         if len(known) > CACHED_TOKENS:
             known = {**MARKS, **CONSTANTS}
         for token, form in zip(tokens, map(known.get, tokens, new)):  # noqa: B905  the second has no end
-            if form.__class__ is mark_class:
-                if form is NEW:
-                    made = _leaf(token, known)
-                    if made.__class__ is not mark_class:
-                        append(made)
-                        if not mark.needs:
-                            continue
-                    elif made.opens is not None or made.needs:
-                        if mark.name == "namespaced map":
-                            return None
-                        stack.append((items, mark))
-                        if len(stack) > depth_limit:
-                            return None
-                        items = []
-                        append = items.append
-                        mark = made
-                        continue
-                    else:
-                        continue  # a comment
-                elif form.closes:
-                    if mark.opens != form.text:
-                        return None
-                    made = mark.quick(items)  # type: ignore[misc]
-                    items, mark = stack.pop()
-                    append = items.append
-                    append(made)
-                    if not mark.needs:
-                        continue
-                elif form.opens is not None or form.needs:
-                    if mark.name == "namespaced map" and form.text != "{":
-                        return None
-                    stack.append((items, mark))
-                    if len(stack) > depth_limit:
-                        return None
-                    items = []
-                    append = items.append
-                    mark = form
-                    continue
-                else:
-                    continue
-            else:
+            if form is NEW:
+                form = _leaf(token, known)  # noqa: PLW2901  known or new, it is one form
+            if form.__class__ is not mark_class:
                 append(form)
                 if not mark.needs:
                     continue
+            elif form.closes:
+                if mark.opens != form.text:
+                    return None
+                made = mark.quick(items)  # type: ignore[misc]
+                items, mark = stack.pop()
+                append = items.append
+                append(made)
+                if not mark.needs:
+                    continue
+            elif form.opens is not None or form.needs:
+                if mark.name == "namespaced map" and form.text != "{":
+                    return None
+                stack.append((items, mark))
+                if len(stack) > depth_limit:
+                    return None
+                items = []
+                append = items.append
+                mark = form
+                continue
+            else:
+                continue  # a comment
             while mark.needs and len(items) == mark.needs:
                 if mark is DISCARD:
                     items, mark = stack.pop()

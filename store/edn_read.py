@@ -52,7 +52,6 @@ from store.edn_tokens import (
 from store.errors import EdnError, Span, span_at
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator
     from os import PathLike
 
@@ -224,14 +223,14 @@ class _Machine:
             raise self._unfinished(mark, opened_at, make is not None)
         return items
 
-    def _token_chunks(self, pattern: re.Pattern[str] = TOKEN) -> Iterator[list[str]]:
+    def _token_chunks(self) -> Iterator[list[str]]:
         """All tokens, a chunk at a time; the last token of a chunk may be cut short and is read again."""
         text = self.text
         size, at, number = len(text), self.begin, 0
         step = _CHUNK
         while at < size:
             stop = min(at + step, size)
-            tokens: list[str] = pattern.findall(text, at, stop)
+            tokens: list[str] = TOKEN.findall(text, at, stop)
             while tokens and not tokens[-1]:
                 tokens.pop()
             next_at = stop

@@ -204,7 +204,7 @@ class Base:
                 parts.append((k1[start:end], k2[start:end], tx[start:end]))
         if not parts:
             return NO_ROWS
-        return parts[0] if len(parts) == 1 else _concatenate(parts)
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def find(self, prefix: bytes, k1: int) -> list[int]:
         """The k2 of the rows with this k1, ascending: the point lookup."""
@@ -246,7 +246,7 @@ class Base:
         """All rows of a run: (k1, k2, tx), in order; without tx that column is empty, which is quicker."""
         if prefix == EAVT:
             parts = list(self.iter_segments(prefix))
-            return _concatenate(parts) if parts else NO_ROWS
+            return concatenate(parts) if parts else NO_ROWS
         total = self.stats(_U4.unpack(prefix[1:])[0])[0]
         k1, k2 = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
         tx_column = np.empty(total, dtype=np.int64) if tx else None
@@ -280,7 +280,8 @@ class Base:
         return [self.segment(prefix, k) for k in keys[::step][:most]], len(keys)
 
 
-def _concatenate(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[Rows]) -> Rows:
+    """The rows of all parts, one after the other; at least one part."""
     if len(parts) == 1:
         return parts[0]
     return (
@@ -336,7 +337,7 @@ class Merge:
             self._txn.delete(key)
             self.touched.add(key)
             if carried is not None:
-                rows = _concatenate([carried, rows])
+                rows = concatenate([carried, rows])
                 carried = None
             if len(rows[0]) < TARGET_ROWS // 4:
                 carried, carried_from = rows, i
@@ -350,7 +351,7 @@ class Merge:
         keys = self._base.directory(prefix).keys
         if len(rows[0]) and following < len(keys):
             key = keys[following]
-            rows = _concatenate([rows, self._base.segment(prefix, key)])
+            rows = concatenate([rows, self._base.segment(prefix, key)])
             self._txn.delete(key)
             self.touched.add(key)
         self._write(prefix, rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from store.columns import EMPTY, contains, insert_rows, order_rows, order_stable, remove_rows
 from store.datom import AID_BITS, FIRST_TX
-from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, pack_stats, stats_key, to_avet
+from store.index import EAVT, NO_ROWS, Base, Merge, aevt, avet, concatenate, pack_stats, stats_key, to_avet
 from store.overlay import OverlayView, net_changes
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.int64]
     Rows = tuple[Codes, Codes, Codes]
+    Part = tuple[int, Codes, Codes, Codes]  # aid, e, v, tx
 
 
 _BLOCK_ROWS = 1 << 17  # of EAVT made at once: 1 MB for each column
@@ -119,16 +120,15 @@ def _join_bulk(
     return new_adds[0], new_adds[1], new_adds[2], new_gone[0], new_gone[1]
 
 
-def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Codes, Codes]:
+def _eavt_rows(parts: list[Part]) -> tuple[Codes, Codes, Codes]:
     """Rows (ea, v, tx) in EAVT order of AEVT parts (aid, e, v, tx) in order of their aids."""
     if not parts:
         return NO_ROWS
     parts = sorted(parts, key=lambda p: p[0])
-    near = [p for p in parts if p[1][-1] < FIRST_TX]
-    far = [p for p in parts if p[1][0] >= FIRST_TX]
-    if len(near) > 1 and len(near) + len(far) == len(parts) and _is_star(near):
-        rows, far_rows = _star_rows(near), _eavt_rows(far)
-        return rows if not far else _concatenated(rows, far_rows)
+    star = _star(parts)
+    if star is not None:
+        near, far = star
+        return concatenate([_star_rows(near), _eavt_rows(far)] if far else [_star_rows(near)])
     ea = np.concatenate([p[1] << np.int64(AID_BITS) | np.int64(p[0]) for p in parts])
     v = np.concatenate([p[2] for p in parts])
     t = np.concatenate([p[3] for p in parts])
@@ -149,17 +149,16 @@ def _eavt_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> tuple[Codes, Cod
     return ea[order], v[order], t[order]
 
 
-def _eavt_blocks(parts: list[tuple[int, Codes, Codes, Codes]]) -> Iterator[Rows]:
+def _eavt_blocks(parts: list[Part]) -> Iterator[Rows]:
     """The rows of `_eavt_rows` in order, in blocks where that is easy.
 
     Arrays of all rows at once would not fit the processor's cache, and the kernel would have to clear as much memory again.
     """
-    near = [p for p in parts if p[1][-1] < FIRST_TX]
-    far = [p for p in parts if p[1][0] >= FIRST_TX]
-    if len(near) + len(far) < len(parts) or not near or not _is_star(near):
+    star = _star(sorted(parts, key=lambda p: p[0]))
+    if star is None:
         yield _eavt_rows(parts)
         return
-    near.sort(key=lambda p: p[0])
+    near, far = star
     step = max(1, _BLOCK_ROWS // len(near))
     for i in range(0, len(near[0][1]), step):
         yield _star_rows([(aid, e[i : i + step], v[i : i + step], t[i : i + step]) for aid, e, v, t in near])
@@ -167,17 +166,25 @@ def _eavt_blocks(parts: list[tuple[int, Codes, Codes, Codes]]) -> Iterator[Rows]
         yield _eavt_rows(far)
 
 
-def _is_star(parts: list[tuple[int, Codes, Codes, Codes]]) -> bool:
-    """Whether all parts have the same entities, each once: then their EAVT order needs no sorting."""
-    e = parts[0][1]
-    return (
-        all(len(p[1]) == len(e) for p in parts[1:])
+def _star(parts: list[Part]) -> tuple[list[Part], list[Part]] | None:
+    """(parts of entities, parts of transactions and attributes) when the first, two at least, have the same entities, each once.
+
+    Then their EAVT order needs no sorting, and the others come after all of them.
+    """
+    near = [p for p in parts if p[1][-1] < FIRST_TX]
+    far = [p for p in parts if p[1][0] >= FIRST_TX]
+    if len(near) < 2 or len(near) + len(far) < len(parts):
+        return None
+    e = near[0][1]
+    same = (
+        all(len(p[1]) == len(e) for p in near[1:])
         and bool((e[1:] > e[:-1]).all())
-        and all(p[1] is e or np.array_equal(p[1], e) for p in parts[1:])
+        and all(p[1] is e or np.array_equal(p[1], e) for p in near[1:])
     )
+    return (near, far) if same else None
 
 
-def _star_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> Rows:
+def _star_rows(parts: list[Part]) -> Rows:
     """Rows (ea, v, tx) in EAVT order of parts with the same entities, each once."""
     shape = (len(parts[0][1]), len(parts))
     ea, v, t = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
@@ -186,11 +193,3 @@ def _star_rows(parts: list[tuple[int, Codes, Codes, Codes]]) -> Rows:
         v[:, i] = values
         t[:, i] = txs
     return ea.reshape(-1), v.reshape(-1), t.reshape(-1)
-
-
-def _concatenated(rows: Rows, others: Rows) -> Rows:
-    return (
-        np.concatenate((rows[0], others[0])),
-        np.concatenate((rows[1], others[1])),
-        np.concatenate((rows[2], others[2])),
-    )

@@ -218,10 +218,6 @@ class Snapshot:
                 self._cache.put(key, kept, 200 if made is None else 200 + 8 * len(made.starts))
         return kept[0]
 
-    def has_places(self, aid: int, order: str) -> bool:
-        """Whether the table of `places` is there already."""
-        return self._cache.peek(("places", order, aid, self.last_tx(aid)))
-
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
         changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
@@ -480,10 +476,6 @@ class Snapshot:
                 if first <= row[2] <= last:
                     total += 1 if row[4] else -1
         return total
-
-    def distinct_estimate(self, aid: int) -> int:
-        """About how many distinct values an attribute has; exact for unique attributes and small ones."""
-        return int(self.spread(aid)[0])
 
     def spread(self, aid: int) -> tuple[int, float]:
         """(about how many distinct values, skew): how many times more datoms the value of a random datom has than the average.

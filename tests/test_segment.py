@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from store import merge
 from store.columns import contains, expand, insert_rows, is_sorted, order_rows, order_stable, positions, remove_rows
 from store.errors import StoreCorrupt
-from store.merge import _eavt_blocks, _eavt_rows, _is_star
+from store.merge import _eavt_blocks, _eavt_rows, _star
 from store.segment import check, pack, pack_many, rows_of, unpack, unpack_into
 from store.value import INT64_MAX, INT64_MIN
 
@@ -56,8 +57,12 @@ def test_many_segments_at_once_are_the_same_bytes(columns: list[list[int]], inne
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sets(st.integers(1, 6), min_size=1, max_size=6), min_size=1, max_size=4), st.booleans())
-def test_eavt_rows_of_stars_and_others_are_sorted(entities: list[set[int]], alike: bool) -> None:
+@given(
+    st.lists(st.sets(st.integers(1, 6), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.booleans(),
+    st.integers(1, 12),
+)
+def test_eavt_rows_of_stars_and_others_are_sorted(entities: list[set[int]], alike: bool, block_rows: int) -> None:
     """Rows of several attributes come in EAVT order, whether all have the same entities or not, transactions last."""
     if alike:
         entities = [entities[0]] * len(entities)
@@ -72,9 +77,13 @@ def test_eavt_rows_of_stars_and_others_are_sorted(entities: list[set[int]], alik
         for e, v, t in zip(es.tolist(), vs.tolist(), ts.tolist(), strict=True)
     )
     assert list(zip(*(c.tolist() for c in _eavt_rows(parts)), strict=True)) == expected
-    blocks = list(_eavt_blocks(parts))
+    kept, merge._BLOCK_ROWS = merge._BLOCK_ROWS, block_rows
+    try:
+        blocks = list(_eavt_blocks(parts))
+    finally:
+        merge._BLOCK_ROWS = kept
     assert [row for b in blocks for row in zip(*(c.tolist() for c in b), strict=True)] == expected
-    assert _is_star(parts[:-1]) == all(es == entities[0] for es in entities)
+    assert (_star(parts) is not None) == (len(entities) > 1 and all(es == entities[0] for es in entities))
 
 
 @pytest.mark.parametrize(
