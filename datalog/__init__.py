@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datalog.api import Connection, Db, TxReport, check, compact, connect
     from datalog.atomic import Atomic, Change
+    from datalog.limits import Stop
     from datalog.query import Limits, Prepared, explain, prepare, q, register
     from datalog.result import Result
     from store.datom import Datom
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "datalog.atomic": ("Atomic", "Change"),
     "datalog.api": ("Connection", "Db", "TxReport", "check", "compact", "connect"),
+    "datalog.limits": ("Stop",),
     "datalog.query": ("Limits", "Prepared", "explain", "prepare", "q", "register"),
     "datalog.result": ("Result",),
     "store.datom": ("Datom",),
@@ -51,6 +53,7 @@ __all__ = [
     "Prepared",
     "Result",
     "Set",
+    "Stop",
     "Symbol",
     "Tagged",
     "TxReport",

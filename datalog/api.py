@@ -61,6 +61,11 @@ class Db:
         return self.snapshot.basis_tx
 
     @property
+    def max_eid(self) -> int:
+        """The highest entity id in use, 0 when there is none: a new entity gets the next one."""
+        return self.snapshot.max_eid
+
+    @property
     def schema(self) -> dict[str, dict[str, Any]]:
         """The user's attributes: {":ns/name": {":db/valueType": ...}}."""
         return self.snapshot.schema.as_map()
@@ -291,14 +296,24 @@ class Connection:
         """
         return self._report(self.store.transact(tx_data, tx_meta, strict=self._strict, call=self._call))
 
-    def load(self, columns: Mapping[Any, Any]) -> TxReport:
+    def load(self, columns: Mapping[Any, Any] | Callable[[Db], Mapping[Any, Any]], schema: Any = None) -> TxReport:
         """Bulk import of columns as one transaction: {":attr": (eids, values), ...}, arrays or lists.
+
+        Args:
+            columns: the columns, or a function that makes them of the database as it then is: other writers wait while
+                it runs, so that what it sees, such as `db.max_eid`, is so when the columns are written.
+            schema: attributes to declare in the same transaction, as `connect` takes them; they have to be new.
 
         Raises:
             TransactionError, SchemaError: two values for one eid of a cardinality-one attribute, a unique value held
                 twice, a wrong type, None; nothing was written.
         """
-        return self._report(self.store.load(columns, strict=self._strict))
+        if callable(columns):
+            make = columns
+            return self._report(
+                self.store.load(lambda snapshot: make(self._view(snapshot)), strict=self._strict, schema=schema)
+            )
+        return self._report(self.store.load(columns, strict=self._strict, schema=schema))
 
     def update_schema(
         self, update: Any = None, delete: Iterable[Any] | None = None, rename: Mapping[Any, Any] | None = None

@@ -17,6 +17,22 @@ from typing import Any
 from store.errors import QueryError
 
 
+class Stop:
+    """A switch that ends a query from another thread: pass it as `Limits(stop=...)`, call `stop()` when it is no longer wanted.
+
+    The query raises `query/stopped` at its next step; a step in the midst of its arrays ends first.
+    """
+
+    __slots__ = ("stopped",)
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End the queries that have this switch, now and from now on."""
+        self.stopped = True
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a query may cost; None means without limit.
@@ -32,6 +48,7 @@ class Limits:
     memory_bytes: int | None = None  # of columns and values held at one time, as counted before they are made
     text_bytes: int | None = None  # of the query text
     nesting: int | None = None  # of forms in the query text
+    stop: Stop | None = None  # a switch that ends it from another thread
 
     @classmethod
     def untrusted(cls) -> Limits:
@@ -59,20 +76,26 @@ class Budget:
     3. thrown away with the query.
     """
 
-    __slots__ = ("_deadline", "_held", "_left", "_limits", "_made", "_timeout_s", "unlimited")
+    __slots__ = ("_deadline", "_held", "_left", "_limits", "_made", "_stop", "_timeout_s", "unlimited")
 
     def __init__(self, limits: Limits | None, timeout_s: float | None = None) -> None:
         self._limits = limits
         given = limits.timeout_s if limits is not None else None
         self._timeout_s = min((t for t in (given, timeout_s) if t is not None), default=None)
         self._deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        self._stop = limits.stop if limits is not None else None
         self._left = limits.derivations if limits is not None else None
         self._held = 0  # bytes of columns that are kept while others are made
         self._made = 0  # bytes of values that functions made: the query's dictionary keeps them to its end
         self.unlimited = limits is None and self._deadline is None
 
     def check(self, size: int = 0) -> None:
-        """Raise `query/timeout` when the time is over, `query/limit` when a value of `size` bytes would be too large."""
+        """Raise `query/timeout` when the time is over, `query/limit` when a value of `size` bytes would be too large.
+
+        And `query/stopped` when somebody asked for it.
+        """
+        if self._stop is not None and self._stop.stopped:
+            raise QueryError("query/stopped", "The query was stopped.", hint="ask it again, or ask for less")
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise QueryError(
                 "query/timeout",

@@ -421,34 +421,55 @@ def describe(node: Node) -> str:
     return "union" if isinstance(node, Union) else "one row"
 
 
-def plan_text(plan: Plan, actual: Callable[[Node], int | None] | None = None) -> str:
-    """The plan as indented lines, children below their parents, with estimated and (when known) actual rows."""
-    lines: list[str] = []
+class Step(Record):
+    """One line of a plan as it is shown: what is done, at which depth, with the rows expected and (when it ran) found.
+
+    `label` is what `describe` says, or a heading without rows of its own. `probed`: an index is looked up for each row of
+    the left side, so `rows` counts datoms. `again`: a shared subplan that stands further up.
+    """
+
+    depth: int
+    label: str
+    rows: float | None = None
+    found: int | None = None
+    probed: bool = False
+    again: bool = False
+
+    def note(self) -> str:
+        """The numbers of the line, or nothing."""
+        if self.again:
+            return "see above"
+        if self.rows is None:
+            return ""
+        if self.probed:  # how many of the datoms matched says nothing of the estimate
+            return f"~{self.rows:,.0f} datoms" + ("" if self.found is None else f", {self.found:,} matched")
+        text = f"~{self.rows:,.0f} rows"
+        return text if self.found is None else f"{text}, {self.found:,} found"
+
+    def is_off(self) -> bool:
+        """Whether the estimate is wrong by more than a factor of ten."""
+        if self.found is None or self.rows is None or self.probed:
+            return False
+        return not 0.1 <= max(self.found, 1) / max(self.rows, 1.0) <= 10
+
+
+def plan_steps(plan: Plan, actual: Callable[[Node], int | None] | None = None) -> list[Step]:
+    """The lines of a plan, children below their parents; `actual` tells the rows that a node gave when it ran."""
+    steps: list[Step] = []
     seen: set[int] = set()
 
-    def numbers(node: Node, *, probed: bool) -> str:
-        found = actual(node) if actual is not None else None
-        if (
-            probed
-        ):  # looked up for the rows of the left side: how many of its datoms matched says nothing of the estimate
-            return f"~{node.rows:,.0f} datoms" + ("" if found is None else f", {found:,} matched")
-        text = f"~{node.rows:,.0f} rows"
-        if found is None:
-            return text
-        off = max(found, 1) / max(node.rows, 1.0)
-        return f"{text}, {found:,} found" + ("  (estimate off by more than ten)" if not 0.1 <= off <= 10 else "")
-
     def walk(node: Node, depth: int, *, probed: bool = False) -> None:
-        again = isinstance(node, Shared) and node.key in seen
-        lines.append(f"{'  ' * depth}{describe(node)}  [{'see above' if again else numbers(node, probed=probed)}]")
-        if again:
-            return
         if isinstance(node, Shared):
+            if node.key in seen:
+                steps.append(Step(depth, describe(node), again=True))
+                return
             seen.add(node.key)
+        found = actual(node) if actual is not None else None
+        steps.append(Step(depth, describe(node), node.rows, found, probed))
         if isinstance(node, Fixpoint):
             for rule in node.rules:
                 head = " ".join([rule.predicate, *map(term_text, rule.head)])
-                lines.append(f"{'  ' * (depth + 1)}({head}) {'once' if rule.driver is None else 'each round'}")
+                steps.append(Step(depth + 1, f"({head}) {'once' if rule.driver is None else 'each round'}"))
                 walk(rule.body, depth + 2)
             return
         for child in children(node):
@@ -458,19 +479,26 @@ def plan_text(plan: Plan, actual: Callable[[Node], int | None] | None = None) ->
                 probed=isinstance(node, Join | AntiJoin) and child is node.right and type(child) is Scan,
             )
 
-    lines.append(f"find {' '.join(_output_text(o) for o in plan.outputs)}")
-    depth = 1
+    headings = [f"find {' '.join(_output_text(o) for o in plan.outputs)}"]
     if plan.query.limit is not None or plan.query.offset is not None:
-        lines.append(f"{'  ' * depth}limit {_count_text(plan.query.limit)} offset {_count_text(plan.query.offset)}")
-        depth += 1
+        headings.append(f"limit {_count_text(plan.query.limit)} offset {_count_text(plan.query.offset)}")
     if plan.order:
         keys = [f"{o.variable or o.column}{'' if o.ascending else ' descending'}" for o in plan.order]
-        lines.append(f"{'  ' * depth}order by {', '.join(keys)}")
-        depth += 1
+        headings.append(f"order by {', '.join(keys)}")
     if plan.group is not None:
-        lines.append(f"{'  ' * depth}aggregate by {' '.join(plan.group) or 'nothing'}")
-        depth += 1
-    walk(plan.root, depth)
+        headings.append(f"aggregate by {' '.join(plan.group) or 'nothing'}")
+    steps += [Step(depth, heading) for depth, heading in enumerate(headings)]
+    walk(plan.root, len(headings))
+    return steps
+
+
+def plan_text(steps: list[Step]) -> str:
+    """The plan as indented lines, with estimated and (when known) actual rows."""
+    lines = []
+    for step in steps:
+        note = step.note()
+        off = "  (estimate off by more than ten)" if step.is_off() else ""
+        lines.append(f"{'  ' * step.depth}{step.label}" + (f"  [{note}{off}]" if note else ""))
     return "\n".join(lines)
 
 

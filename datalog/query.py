@@ -19,7 +19,7 @@ from datalog.errors import QueryError, counted, names, query_error
 from datalog.limits import Budget, Limits
 from datalog.lower import SourceInfo
 from datalog.parser import nesting_of, parse_query, parse_rules
-from datalog.plan import Node, Plan, plan_text
+from datalog.plan import Node, Plan, Step, plan_steps, plan_text
 from datalog.planner import plan as make_plan
 from datalog.planner import scalar_names
 from datalog.rules import RuleSet
@@ -178,11 +178,15 @@ class Prepared:
 
     def explain(self, *inputs: Any, analyze: bool = False) -> str:
         """The plan as text; see `explain`."""
+        return plan_text(self.steps(*inputs, analyze=analyze))
+
+    def steps(self, *inputs: Any, analyze: bool = False, limits: Limits | None = None) -> list[Step]:
+        """The plan line by line, for pictures of it; with `analyze` it is run, and each line has the rows found."""
         self._check_inputs(inputs)
         plan = self.plan(inputs)
         if not analyze:
-            return plan_text(plan)
-        run = _engine.Run(plan, inputs, Budget(None), analyze=True)
+            return plan_steps(plan)
+        run = _engine.Run(plan, inputs, Budget(limits), analyze=True)
         find.shape(run, _engine.run_plan(run))
         assert run.actual is not None
         actual = run.actual
@@ -190,7 +194,7 @@ class Prepared:
         def found(node: Node) -> int | None:
             return actual.get(id(node))
 
-        return plan_text(plan, found)
+        return plan_steps(plan, found)
 
     def plan(self, inputs: Sequence[Any]) -> Plan:
         """The plan for these inputs, a kept one when it still fits."""

@@ -17,9 +17,10 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 import datalog as d
+from datalog.progress import Bar
 from migration import report
 from migration.entities import fetch
 from migration.importer import import_memory, paused_gc
@@ -41,8 +42,6 @@ USER: Final = 2
 EXAMPLE: Final = Path(__file__).parent / "data" / "memory.edn"
 
 _COMPACT_FROM: Final = 10_000  # keys added
-_BAR: Final = 30  # cells of the progress bar
-_REDRAW_S: Final = 0.1
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -183,58 +182,6 @@ _MEMORY: Final[dict[str, tuple[Callable[[list[str]], int], str]]] = {
     "verify": (_verify, "compare every key of a memory file with a database"),
     "export": (_export, "write all keys of a database as EDN to standard output"),
 }
-
-
-class Bar:
-    """Progress on a stream: a bar that redraws itself on a terminal, a line for each step elsewhere.
-
-    Call it with (step, done, of), as importer and verify do. `shown=None`: on a terminal only.
-    """
-
-    def __init__(self, out: TextIO, *, shown: bool | None = None) -> None:
-        self._out = out
-        self._terminal = out.isatty()
-        self._shown = self._terminal if shown is None else shown
-        self._step = ""
-        self._drawn_at = 0.0
-        self._width = 0
-        self._began = time.perf_counter()
-
-    def __call__(self, step: str, done: int, of: int) -> None:
-        if not self._shown:
-            return
-        now = time.perf_counter()
-        if step != self._step:
-            self._finish_line()
-            self._step, self._began = step, now
-            if not self._terminal:
-                self._out.write(f"{step} ...\n")
-        elif self._terminal and done < of and now - self._drawn_at < _REDRAW_S:
-            return
-        if self._terminal:
-            self._draw(done, of, now - self._began)
-            self._drawn_at = now
-
-    def _draw(self, done: int, of: int, seconds: float) -> None:
-        filled = _BAR * done // of if of else 0
-        count = f" {done:,} of {of:,}" if of else ""
-        line = f"{self._step:<20} [{'#' * filled}{'.' * (_BAR - filled)}]{count}  {seconds:.1f} s"
-        self._out.write(f"\r{line:<{self._width}}")
-        self._width = len(line)
-        self._out.flush()
-
-    def _finish_line(self) -> None:
-        if self._terminal and self._step:
-            self._out.write("\n")
-            self._width = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._finish_line()
-            self._out.flush()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

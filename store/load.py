@@ -9,8 +9,8 @@ import numpy as np
 from store.columns import EMPTY
 from store.datom import MAX_EID
 from store.effects import apply_columns
-from store.errors import TransactionError, UserError
-from store.prepare import Prepared
+from store.errors import SchemaError, TransactionError, UserError
+from store.prepare import Prepared, define_all
 from store.resolve import ResolvedColumn, encode_column
 from store.schema import Attribute, unknown_attribute
 from store.schema_change import SchemaChanger, read_names
@@ -18,7 +18,7 @@ from store.txdata import raise_collected
 from store.value import INT64_MAX, INT64_MIN, encode_doubles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 
 def prepare_load(
-    before: Snapshot, columns: Mapping[Any, Any], codes: NewCodes | OverlayCodes, meta: Meta, strict: bool | None
+    before: Snapshot,
+    columns: Mapping[Any, Any],
+    codes: NewCodes | OverlayCodes,
+    meta: Meta,
+    strict: bool | None,
+    schema: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Prepared:
-    """The checked effects of a bulk import."""
+    """The checked effects of a bulk import, which may declare new attributes: `schema` has (ident, properties) pairs."""
     if not hasattr(columns, "items"):
         raise TransactionError(
             "load/form",
@@ -43,6 +48,7 @@ def prepare_load(
     changer = SchemaChanger(before, meta.max_aid, tx)
     resolved: list[ResolvedColumn] = []
     errors: list[Any] = []
+    _declare(changer, schema, errors)
     max_eid = meta.max_eid
     for name, pair in columns.items():
         try:
@@ -57,11 +63,23 @@ def prepare_load(
                 refs = column.v[column.v <= MAX_EID]
                 max_eid = max(max_eid, int(refs.max()) if len(refs) else 0)
     raise_collected(errors)
-    schema = changer.schema
-    change = changer.finish(codes) if schema is not before.schema else None
-    effects = apply_columns(resolved, before, schema, codes, meta.max_eid + 1, errors)
+    after = changer.schema
+    change = changer.finish(codes) if after is not before.schema else None
+    effects = apply_columns(resolved, before, after, codes, meta.max_eid + 1, errors)
     raise_collected(errors)
     return Prepared(before, tx, effects, change, {}, max_eid)
+
+
+def _declare(changer: SchemaChanger, schema: Sequence[tuple[str, Mapping[str, Any]]], errors: list[Any]) -> None:
+    """Declares attributes that are new; one that exists has data, whose change is a matter of its own."""
+    for ident, _ in schema:
+        if changer.find(ident) is not None:
+            raise SchemaError(
+                "load/schema",
+                f"{ident} exists already; load only declares new attributes.",
+                hint="change it before: conn.update_schema(...)",
+            )
+    define_all(changer, schema, errors)
 
 
 def _load_column(

@@ -35,7 +35,7 @@ from store.merge import Merged, merge_changes
 from store.overlay import Overlay, OverlayView, Row
 from store.plain import plain_rows
 from store.prepare import Prepared, all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
-from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema
+from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema, read_schema
 from store.schema_change import read_attributes
 from store.snapshot import ColumnCache, Snapshot
 from store.txdata import read_tx_data
@@ -248,20 +248,31 @@ class Store:
 
             return commit.finish()  # still under the lock: nobody may take in this commit from the log
 
-    def load(self, columns: Mapping[Any, Any], *, strict: bool | None = None) -> Committed:
+    def load(
+        self,
+        columns: Mapping[Any, Any] | Callable[[Snapshot], Mapping[Any, Any]],
+        *,
+        strict: bool | None = None,
+        schema: Any = None,
+    ) -> Committed:
         """Bulk import: {":attr": (eids, values)}, arrays or lists, as one transaction.
+
+        `columns` may be a function of the newest snapshot, called while other writers wait; `schema` declares attributes
+        that are new.
 
         Raises:
             TransactionError, SchemaError: columns of different lengths, wrong types, two values for one eid of a
                 cardinality-one attribute, values that are not unique; nothing was written.
         """
         self._check_writable()
+        definitions = read_schema(schema)
         with self._lock:
             with self.env.write() as txn:
                 self._catch_up(txn, refresh=False)
                 before, meta = self._newest, self._meta
                 codes = NewCodes(self.dictionary, meta.next_code, txn)
-                prepared = prepare_load(before, columns, codes, meta, strict)
+                given = columns(before) if callable(columns) else columns
+                prepared = prepare_load(before, given, codes, meta, strict, definitions)
                 if not prepared.effects and not prepared.change:
                     return Committed(before, before, before.basis_tx, {})
                 commit = _Commit(self, txn, prepared, codes)

@@ -20,9 +20,16 @@ ORDER = {
         "schema_change", "plain", "prepare", "load", "merge", "committed", "undo", "composition", "transactor", "check", "backup",
     ],
     "datalog": [
-        "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
-        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
+        "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
+        "renaming", "monotone", "shapes", "rules", "plan", "pictures", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
         "naive", "query", "atomic", "api", "__init__", "cli",
+    ],
+    "exchange": [
+        "files", "types", "source", "csv_files", "records", "parquet_files", "importing", "exporting", "dump", "restore", "copying",
+    ],
+    "shell": [
+        "arguments", "scan", "running", "words", "reports", "describe", "commands", "session", "plain", "prompt", "start",
+        "ask", "care", "move", "keep", "completion_script",
     ],
     "migration": [
         "jsonvalue", "plots", "report", "source", "files", "locks", "journal", "modes", "stages", "telemetry", "rules", "entry", "keymap",
@@ -32,7 +39,13 @@ ORDER = {
         "script_commands", "pytest_scripts",
     ],
 }  # fmt: skip
-MAY_SEE = {"store": set(), "datalog": {"store"}, "migration": {"datalog", "store.edn", "store.errors"}}
+MAY_SEE = {
+    "store": set(),
+    "datalog": {"store"},
+    "exchange": {"datalog", "store"},
+    "shell": {"datalog", "exchange", "store"},
+    "migration": {"datalog", "store.edn", "store.errors"},
+}
 # in a function, to show a value in an error: the writer is below the reader
 ALLOWED = {
     ("store/edn_tokens.py", "store.edn_write"),

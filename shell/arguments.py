@@ -1,0 +1,157 @@
+"""What the commands share: their parsers, questions before writing, where answers go.
+
+A parser raises what is wrong with the arguments as an error of the library, so that it looks like every other; help has
+examples. Answers are written to standard output piece by piece, so that a reader who goes away ends the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from datalog.cli import NOTE
+from store.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+FORMATS: Final = ("table", "json", "ndjson", "csv", "edn", "markdown")
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments; a misspelt option names the nearest."""
+        wrong = next((w for w in message.split() if w.startswith("--")), "").partition("=")[0]
+        close = nearest(wrong, self._option_string_actions) if "unrecognized" in message and wrong else None
+        raise UserError(
+            "cli/arguments",
+            f"{self.prog}: {message}." + (f" Did you mean {close}?" if close else ""),
+            hint=f"{self.prog} --help shows the arguments, with examples",
+        )
+
+
+def command_parser(name: str, description: str, examples: str) -> Parser:
+    """A parser for one command; `examples` is a line for each, without `datalog`."""
+    lines = "\n".join(f"  datalog {line}" for line in examples.strip().splitlines())
+    return Parser(
+        prog=f"datalog {name}",
+        description=description,
+        epilog=f"examples:\n{lines}\n\n{NOTE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_database(parser: Parser) -> None:
+    """The option --db."""
+    parser.add_argument("--db", required=True, type=Path, metavar="PATH", help="the database's directory")
+
+
+def add_formats(parser: Parser) -> None:
+    """The options --format and --json."""
+    parser.add_argument("--format", "--mode", choices=FORMATS, default=None, help="of the answer; default: table")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+
+
+def add_progress(parser: Parser) -> None:
+    """The option --progress."""
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, default=None, help="show progress; default: on a terminal"
+    )
+
+
+def existing(path: Path) -> Path:
+    """The path when it is a directory.
+
+    Raises:
+        UserError: `cli/no-database`.
+    """
+    if not path.is_dir():
+        raise UserError("cli/no-database", f"{path} is no directory.", expected="the directory of a database")
+    return path
+
+
+def read_text(name: str, what: str) -> str:
+    """The text of a file, or of standard input for "-"; a byte order mark at its beginning is left out.
+
+    Raises:
+        UserError: `cli/file` when it cannot be read, `cli/encoding` when it is not UTF-8, with the place.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as e:
+        raise UserError("cli/file", f"{what} {name} cannot be read: {e.strerror}.", hint="check the path") from e
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = raw.count(b"\n", 0, e.start) + 1
+        raise UserError(
+            "cli/encoding",
+            f"{what} {name} is not UTF-8: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
+            hint="write the file as UTF-8, for example with iconv -f latin1 -t utf-8",
+        ) from e
+
+
+def confirm(question: str, *, yes: bool) -> bool:
+    """Whether to go on: by --yes, or by the answer of whoever sits at the terminal.
+
+    Raises:
+        UserError: `cli/confirm` when nobody can be asked.
+    """
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(
+            "cli/confirm", f"{question} Nobody is at a terminal to say so. Nothing was written.",
+            hint="add --yes to go on without asking, --dry-run to only look",
+        )  # fmt: skip
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def write_out(pieces: Iterable[str]) -> None:
+    """Text to standard output, piece by piece."""
+    for piece in pieces:
+        sys.stdout.write(piece)
+
+
+def terminal_width() -> int | None:
+    """The width of the terminal that answers go to; None when they go elsewhere."""
+    if not sys.stdout.isatty():
+        return None
+    from shutil import get_terminal_size  # noqa: PLC0415 - few milliseconds that pipes need not wait for
+
+    return get_terminal_size().columns
+
+
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Named figures as lines; a map inside becomes lines of its own."""
+    lines = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            lines.append(f"{name.replace('_', ' ')}:")
+            lines += [f"  {key:<28}{n:>16,}" for key, n in sorted(value.items(), key=lambda kn: -kn[1])]
+        else:
+            shown = _figure(name, value)
+            lines.append(f"{name.replace('_', ' '):<30}{shown:>16}")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) and not name.endswith("tx") else str(value)
+
+
+def write_figures(figures: Mapping[str, Any], *, as_json: bool) -> None:
+    """Named figures to standard output."""
+    from datalog.render import json_text  # noqa: PLC0415 - the rest of that module is for answers
+
+    write_out([json_text(figures) + "\n" if as_json else figures_text(figures)])

@@ -1,0 +1,101 @@
+"""The commands that describe: `schema`, `stats`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shell.arguments import command_parser, existing, read_text, terminal_width, write_figures, write_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_FORMATS = ("edn", "table", "json", "mermaid", "dot")
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Runs one of the commands of this module."""
+    return {"schema": _schema, "stats": _stats}[command](arguments)
+
+
+def _schema(arguments: list[str]) -> int:
+    parser = command_parser(
+        "schema",
+        "Prints the schema of a database, or draws it: a box for each namespace, an arrow for each reference.",
+        """schema people.db --format table
+schema people.db > schema.edn
+schema other.db --apply schema.edn
+schema people.db --format dot | dot -Tsvg > schema.svg
+schema people.db --format mermaid""",
+    )
+    parser.add_argument("path", type=Path, help="the database's directory")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="edn", help="default: edn, as connect and --apply take it"
+    )
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    parser.add_argument(
+        "--apply", metavar="FILE", help="first declare what this file says, EDN; - reads standard input"
+    )
+    given = parser.parse_args(arguments)
+
+    import datalog  # noqa: PLC0415 - help does not wait for numpy
+
+    wanted = read_text(given.apply, "The schema") if given.apply else None
+    with datalog.connect(given.path, wanted, read_only=given.apply is None) as conn, conn.db() as db:
+        write_out(schema_text(db, given.format, terminal_width()))
+    return 0
+
+
+def schema_text(db: Any, form: str, width: int | None = None) -> Iterator[str]:
+    """The schema of a database as EDN, table, JSON, Mermaid or DOT."""
+    from datalog.pictures import is_many, key_name, reference_targets, schema_picture, type_name  # noqa: PLC0415
+    from datalog.render import json_text, text_table  # noqa: PLC0415
+
+    schema = db.schema
+    if form == "edn":
+        yield schema_edn(schema)
+    elif form == "json":
+        yield json_text(schema) + "\n"
+    elif form == "table":
+        counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
+        rows = [
+            [
+                ident,
+                type_name(p),
+                "many" if is_many(p) else "one",
+                key_name(p),
+                f"{counts.get(ident, 0):,}",
+                str(p.get(":db/doc", "")),
+            ]
+            for ident, p in schema.items()
+        ]
+        heads = ["attribute", "type", "values", "unique", "datoms", "doc"]
+        yield from text_table(heads, rows, [head == "datoms" for head in heads], width)
+    else:
+        yield schema_picture(schema, reference_targets(db), form)
+
+
+def schema_edn(schema: Mapping[str, Mapping[str, Any]]) -> str:
+    """A schema as an EDN map, an attribute a line, as `connect` takes it."""
+    from store.edn import Keyword, write_edn  # noqa: PLC0415 - as above
+
+    lines = [
+        f"{write_edn(Keyword(ident))} {write_edn({Keyword(k): v for k, v in properties.items()})}"
+        for ident, properties in schema.items()
+    ]
+    return "{" + "\n ".join(lines) + "}\n"
+
+
+def _stats(arguments: list[str]) -> int:
+    parser = command_parser(
+        "stats", "Prints sizes and counts of a database.", "stats people.db\nstats people.db --json"
+    )
+    parser.add_argument("path", type=Path, help="the database's directory")
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    given = parser.parse_args(arguments)
+
+    from store.backup import stats  # noqa: PLC0415 - as above
+
+    existing(given.path)
+    write_figures(stats(given.path), as_json=given.json)
+    return 0
