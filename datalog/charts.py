@@ -41,7 +41,7 @@ def labelled(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[str
         raise UserError(
             "plot/rows",
             f"The answer has {len(rows):,} rows; a chart shows at most {MOST_BARS}.",
-            hint="take the largest: add :order-by [[?n :desc]] :limit 20 to the query",
+            hint="take the largest: add :order-by [?n :desc] :limit 20 to the query",
         )
     if not rows:
         return (columns[-1] if columns else "value"), []

@@ -145,7 +145,7 @@ def reference_targets(db: Any) -> dict[str, list[str]]:
         targets = [int(v) for v in dict.fromkeys(db.q("[:find [?v ...] :in $ ?a :where [_ ?a ?v]]", ident))]
         step = max(len(targets) // _SAMPLE, 1)
         counts: dict[str, int] = {}
-        names = db.q("[:find ?v ?a :in $ [?v ...] :where [?v ?attribute _] [?attribute :db/ident ?a]]", targets[::step])
+        names = db.q("[:find ?v ?a :in $ [?v ...] :where [?v ?a _]]", targets[::step])
         for _, attribute in names:
             space = namespace_of(str(attribute))
             counts[space] = counts.get(space, 0) + 1

@@ -63,10 +63,9 @@ def open_file(path: Path, what: str = "The file") -> BinaryIO:
         UserError: `file/read` when it is not there, is a directory, or may not be read.
     """
     try:
-        raw = path.open("rb")
+        return cast("BinaryIO", gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
     except OSError as e:
         raise UserError("file/read", f"{what} {path} cannot be read: {e.strerror}.", hint="check the path") from e
-    return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb")) if path.suffix == ".gz" else raw
 
 
 def read_file(path: Path, what: str = "The file") -> bytes:

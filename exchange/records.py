@@ -14,9 +14,10 @@ from uuid import UUID
 
 import numpy as np
 
+from datalog.render import edn_text
 from exchange.files import decoded, read_file
 from exchange.source import Column, Source, ident_of
-from store.edn import Keyword, Node, Symbol, read_nodes
+from store.edn import Keyword, Map, Node, Set, Symbol, read_nodes
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,14 +149,14 @@ def from_records(
                 continue
             target = column(key, inside)
             items = value
-            if isinstance(value, list | tuple | set | frozenset):
+            if isinstance(value, list | tuple | set | frozenset | Set):
                 target.many = True
             else:
                 items = (value,)
             for item in items:
                 if item is None:
                     continue
-                is_object = isinstance(item, dict)
+                is_object = isinstance(item, dict | Map)
                 if target.values and is_object != target.component:
                     raise UserError(
                         "import/record",
@@ -174,8 +175,8 @@ def from_records(
                 take(item, child, f"{inside}.{target.ident.rpartition('/')[2]}", row, depth + 1)
 
     for row, record in enumerate(records):
-        if not isinstance(record, dict):
-            shown = repr(record)
+        if not isinstance(record, dict | Map):
+            shown = edn_text(record)
             raise UserError(
                 "import/record",
                 f"{place(row)}: {shown if len(shown) <= 60 else shown[:59] + '…'} is no object.",

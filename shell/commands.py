@@ -167,11 +167,13 @@ def _entity(session: Session, rest: str) -> None:
         eid = db.entid(ref)
         if eid is None:
             return None, [], 0
-        facts = db.q("[:find ?i ?v :in $ ?e :where [?e ?a ?v] [?a :db/ident ?i] :order-by [?i ?v]]", eid, limits=limits)
-        back = db.q("[:find ?i (count ?o) :in $ ?e :where [?o ?a ?e] [?a :db/ident ?i] [?a :db/valueType :db.type/ref]]",
-                    eid, limits=limits)  # fmt: skip
+        facts = db.q("[:find ?a ?v :in $ ?e :where [?e ?a ?v] :order-by [?a ?v]]", eid, limits=limits)
+        referring = [i for i, p in db.schema.items() if type_name(p) == "ref"]
+        back = db.q(
+            "[:find ?a (count ?o) :in $ ?e [?a ...] :where [?o ?a ?e] :order-by ?a]", eid, referring, limits=limits
+        )
         rows = [[edn_text(i), edn_text(v)] for i, v in facts]
-        return eid, rows + [[_reverse(edn_text(i)), f"{n:,} entities refer to it so"] for i, n in back], len(facts)
+        return eid, rows + [[_reverse(edn_text(i)), f"{n:,} referring"] for i, n in back], len(facts)
 
     eid, rows, facts = session.ask(look)
     if not rows:
@@ -217,7 +219,7 @@ def _tx(session: Session, rest: str) -> None:
     if number > 1 << 40:
         answer = session.ask(
             lambda db, limits: db.q(
-                "[:find ?e ?i ?v :in $ ?tx :where [?e ?a ?v ?tx] [?a :db/ident ?i] :order-by [?e ?i]]",
+                "[:find ?e ?a ?v :in $ ?tx :where [?e ?a ?v ?tx] :order-by [?e ?a]]",
                 number,
                 limits=limits,
             )
@@ -226,7 +228,7 @@ def _tx(session: Session, rest: str) -> None:
         return
     answer = session.ask(
         lambda db, limits: db.q(
-            "[:find ?tx ?at :in $ :where [?tx :db/txInstant ?at] :order-by [[?tx :desc]]]", limits=limits
+            "[:find ?tx ?at :in $ :where [?tx :db/txInstant ?at] :order-by [?tx :desc]]", limits=limits
         )
     )
     session.show(["tx", "at"], list(answer[:number]), perf_counter() - began)

@@ -175,5 +175,6 @@ class Prompt:
         return self._prompt.prompt([("class:prompt", self._session.prompt())])
 
 
-def _continuation(width: int, _number: int, _wrapped: object) -> str:
-    return "." * (width - 1) + " "
+def _continuation(width: int, _number: int, wrapped: int) -> str:
+    """Dots before each further line; blanks where a line goes on because it is too long."""
+    return " " * width if wrapped else "." * (width - 1) + " "

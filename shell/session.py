@@ -295,7 +295,7 @@ class Session:
                 return
             self.write("".join(change_lines(planned)))
             figures = report_figures(planned)
-            asked = f"Write {figures['asserted']:,} assertions and {figures['retracted']:,} retractions? [y/N] "
+            asked = f"Write it, {figures['asserted']:,} asserted, {figures['retracted']:,} retracted? [y/N] "
             if not self.terminal.interactive:
                 raise UserError(
                     "shell/write", "The session may not write without asking, and nobody is there to ask.",

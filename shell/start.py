@@ -196,7 +196,7 @@ def _prompt(session: Session, *, plain: bool) -> Callable[[], str]:
         try:
             from shell.prompt import Prompt  # noqa: PLC0415 - the extra `shell`
         except ImportError:
-            session.say("A plain prompt: completion, colours and history come with pip install 'datalog-lmdb[shell]'.")
+            session.say("A plain prompt. For completion and colours: pip install 'datalog-lmdb[shell]'")
         else:
             return Prompt(session).read
     from shell.plain import read_entry  # noqa: PLC0415 - as above

@@ -37,7 +37,7 @@ SECTION_DOCS: Final = {
     ":syms": "The same with symbols as keys.",
     ":where": "The clauses: [?e :attribute ?v], [(function ?x) ?y], (rule ?x), (or ...), (not ...).",
     ":having": "Conditions on aggregates: [(> (count ?x) 3)].",
-    ":order-by": "?v, or [[?v :desc] ?w].",
+    ":order-by": "?v, or several: [?v :desc ?w].",
     ":limit": "At most so many rows.",
     ":offset": "Leave so many rows out first.",
     ":timeout": "Give up after so many milliseconds.",

@@ -12,9 +12,12 @@ import sys
 import termios
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyte
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 30.0  # before a test gives up: no claim about speed
@@ -56,7 +59,7 @@ class Terminal:
         return True
 
     def type(self, text: str) -> None:
-        """Press keys: as text, with \\t, \\r and control characters."""
+        """Press keys: text, tabs, returns and control characters."""
         os.write(self._fd, text.encode())
 
     def text(self) -> str:
@@ -65,9 +68,16 @@ class Terminal:
 
     def wait_for(self, wanted: str, *, times: int = 1) -> str:
         """Read until the screen shows a text so many times; returns the screen."""
+        return self._read_until(wanted, lambda text: text.count(wanted) >= times)
+
+    def wait_for_end(self, wanted: str) -> str:
+        """Read until the screen ends with a text, such as a prompt where nothing is typed yet."""
+        return self._read_until(wanted, lambda text: text.endswith(wanted))
+
+    def _read_until(self, wanted: str, shown: Callable[[str], bool]) -> str:
         end = time.monotonic() + PATIENCE_S
         alive = True
-        while self.text().count(wanted) < times:
+        while not shown(self.text()):
             assert alive, f"the program ended before {wanted!r}:\n{self.text()}"
             assert time.monotonic() < end, f"waited in vain for {wanted!r}:\n{self.text()}"
             alive = self.read()
