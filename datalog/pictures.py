@@ -236,7 +236,12 @@ def _er_text(text: str) -> str:
 
 def _schema_dot(boxes: Boxes, arrows: Arrows) -> str:
     number = {space: f"e{i}" for i, space in enumerate(boxes)}
-    lines = ["digraph schema {", "  rankdir=LR;", '  node [shape=plain, fontname="sans-serif", fontsize=11];']
+    lines = [
+        "digraph schema {",
+        "  rankdir=LR;",
+        '  node [shape=plain, fontname="sans-serif", fontsize=11];',
+        '  edge [fontname="sans-serif", fontsize=10];',
+    ]
     for space, attributes in boxes.items():
         title = escape(_short(space) or "(no namespace)")
         rows = [f'<TR><TD BGCOLOR="#2a6fb0" COLSPAN="2"><FONT COLOR="white">{title}</FONT></TD></TR>']
@@ -250,7 +255,7 @@ def _schema_dot(boxes: Boxes, arrows: Arrows) -> str:
         table = f'<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0">{"".join(rows)}</TABLE>'
         lines.append(f"  {number[space]} [label=<{table}>];")
     for source, target, ident in arrows:
-        lines.append(f'  {number[source]} -> {number[target]} [label="{_dot_text(_local(ident))}", fontsize=10];')
+        lines.append(f'  {number[source]} -> {number[target]} [label="{_dot_text(_local(ident))}"];')
     return "\n".join([*lines, "}"]) + "\n"
 
 

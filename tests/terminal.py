@@ -27,7 +27,12 @@ class Terminal:
     """A child process at a terminal of `columns` by `lines`; `screen` is what it shows, `log` all that it wrote."""
 
     def __init__(
-        self, arguments: list[str], columns: int = 90, lines: int = 26, env: dict[str, str] | None = None
+        self,
+        arguments: list[str],
+        columns: int = 90,
+        lines: int = 26,
+        env: dict[str, str] | None = None,
+        folder: Path = ROOT,
     ) -> None:
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
@@ -35,7 +40,7 @@ class Terminal:
         self.status: int | None = None
         self.pid, self._fd = os.forkpty()
         if self.pid == 0:  # pragma: no cover - the child
-            os.chdir(ROOT)
+            os.chdir(folder)
             full = {**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})}
             full.pop("NO_COLOR", None)
             os.execve(sys.executable, [sys.executable, *arguments], full)

@@ -94,8 +94,8 @@ def check_flowchart(text, nodes):
 
 
 DOT_STATEMENT = re.compile(
-    r'  (?:(?:rankdir=\w+;)|(?:node \[[^\]]*\];)|(?P<node>[a-z]\d+) \[label=(?:"(?:[^"\\]|\\.)*"|<(?P<html>.*)>)(?:, \w+="?[#\w]+"?)*\];'
-    r'|(?P<a>[a-z]\d+) -> (?P<b>[a-z]\d+)(?: \[label="(?:[^"\\]|\\.)*", fontsize=10\])?;)'
+    r'  (?:(?:rankdir=\w+;)|(?:(?:node|edge) \[[^\]]*\];)|(?P<node>[a-z]\d+) \[label=(?:"(?:[^"\\]|\\.)*"|<(?P<html>.*)>)(?:, \w+="?[#\w]+"?)*\];'
+    r'|(?P<a>[a-z]\d+) -> (?P<b>[a-z]\d+)(?: \[label="(?:[^"\\]|\\.)*"\])?;)'
 )
 
 
