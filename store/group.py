@@ -85,6 +85,7 @@ class Turns:
         self._holder: int | None = None  # the thread whose turn it is
         self._together = 1  # transactions in the last commit
         self.waiting: deque[Wish] = deque()
+        self.untold: deque[Wish] = deque()  # done, and nobody waits for them: `Writer` tells
 
     def transact(
         self,
@@ -149,6 +150,13 @@ class Turns:
         if wish is not None:
             wish.wake()
 
+    def _settle(self, wish: Wish, committed: Committed | None, error: BaseException | None) -> None:
+        wish.committed, wish.error = committed, error
+        if wish.tell is not None:
+            self.untold.append(wish)
+        else:
+            wish.wake()
+
     def _carry_out(self, last: Wish) -> None:
         """Carries out what waits, in order, up to a wish and what is committed with it."""
         waiting = self.waiting
@@ -160,10 +168,11 @@ class Turns:
             wish = waiting.popleft()
             self._together = 1
             try:
-                wish.committed = self._store.transact_alone(wish.forms, wish.tx_meta, wish.strict, wish.call)
+                committed = self._store.transact_alone(wish.forms, wish.tx_meta, wish.strict, wish.call)
             except BaseException as e:  # noqa: BLE001  it is raised where the wish came from
-                wish.error = e
-            wish.wake()
+                self._settle(wish, None, e)
+            else:
+                self._settle(wish, committed, None)
 
     def _commit_plain(self) -> bool:
         """One commit of the plain transactions at the head of the queue; False when there was none."""
@@ -180,14 +189,12 @@ class Turns:
             # nothing was committed; but an interrupt of this thread is not the others', and may have come after the commit
             error = e if isinstance(e, Exception) else _interrupted()
             for wish, _ in taken:
-                wish.error = error
-                wish.wake()
+                self._settle(wish, None, error)
             if not isinstance(e, Exception):
                 raise
             return bool(taken)
         for wish, committed in taken:
-            wish.committed = committed
-            wish.wake()
+            self._settle(wish, committed, None)
         self._together = max(1, len(taken))
         return bool(taken)
 
@@ -205,49 +212,46 @@ class Writer:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._changed = threading.Condition()
-        self._brought: deque[Wish] = deque()
-        self._untold = 0  # wishes brought and not told yet
+        self._idle = False
         self._stopped = False
         self._thread: threading.Thread | None = None
 
     def bring(self, wish: Wish) -> None:
         """Leaves a wish; waits when too many are there already, save in the writer's own thread."""
-        with self._changed:
-            own = threading.current_thread() is self._thread
-            while self._untold >= MOST_WAITING and not own and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
+        turns = self._turns
+        if len(turns.waiting) >= MOST_WAITING and threading.current_thread() is not self._thread:
+            with self._changed:
+                while len(turns.waiting) >= MOST_WAITING and not self._stopped:
+                    self._changed.wait()
+        turns.waiting.append(wish)
+        if self._stopped:
+            with suppress(ValueError):  # the thread took it before it ended
+                turns.waiting.remove(wish)
                 raise StoreClosed("store/closed", "The database was closed.", hint="connect to it again")
-            self._untold += 1
-            self._brought.append(wish)
-            self._turns.waiting.append(wish)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="datalog-writer", daemon=True)
-                self._thread.start()
-            if self._untold == 1:
+        if self._idle or self._thread is None:  # the writer looks at the queue after it says that it is idle
+            with self._changed:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._serve, name="datalog-writer", daemon=True)
+                    self._thread.start()
                 self._changed.notify_all()
 
     def _serve(self) -> None:
+        turns, changed = self._turns, self._changed
         while True:
-            with self._changed:
-                while not self._brought and not self._stopped:
-                    self._changed.wait()
-                if not self._brought:
+            with changed:
+                self._idle = True
+                while not (turns.waiting or turns.untold or self._stopped):
+                    changed.wait()
+                self._idle = False
+                if not turns.waiting and not turns.untold:
                     return
-            self._turns.carry_out_all()
-            self._answer()
-
-    def _answer(self) -> None:
-        """Tells those whose wishes were carried out, in order, by this thread or by another whose turn it was."""
-        told = 0
-        while self._brought and self._brought[0].done:
-            wish = self._brought.popleft()
-            told += 1
-            assert wish.tell is not None
-            wish.tell(wish)
-        with self._changed:
-            self._untold -= told
-            self._changed.notify_all()
+            turns.carry_out_all()
+            while turns.untold:
+                wish = turns.untold.popleft()
+                assert wish.tell is not None
+                wish.tell(wish)
+            with changed:
+                changed.notify_all()
 
     def stop(self) -> None:
         """Carries out what waits, then ends the thread."""
