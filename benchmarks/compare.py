@@ -63,7 +63,14 @@ def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
     tasks = [n for n in made.tasks if not wanted or any(part in n for part in wanted)]
     peers = arguments.peers.split(",")
     workers = [Worker(p, workload, arguments.scale, arguments.python) for p in peers]
-    result: dict[str, Any] = {"workload": workload, "scale": arguments.scale, "load": {}, "queries": {}, "tasks": {}, "faults": []}
+    result: dict[str, Any] = {
+        "workload": workload,
+        "scale": arguments.scale,
+        "load": {},
+        "queries": {},
+        "tasks": {},
+        "faults": [],
+    }
     for w in workers:
         result["load"][w.peer] = w.ask(op="load")
         print(f"  {w.peer:10} loaded: {result['load'][w.peer]}", flush=True)

@@ -24,10 +24,8 @@ def main() -> int:
     if not (home / "bin" / "python").exists():
         venv.create(home, with_pip=True)
     install = [str(home / "bin" / "python"), "-m", "pip", "install", "-q"]
-    missing = []
-    for packages in (["-e", str(HERE.parent)], *PEERS):
-        if subprocess.run([*install, *packages], check=False).returncode:
-            missing.append(packages[-1])
+    wanted = (["-e", str(HERE.parent)], *PEERS)
+    missing = [p[-1] for p in wanted if subprocess.run([*install, *p], check=False).returncode]
     npm = shutil.which("npm")
     command = [str(npm), "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(home), "datascript"]
     if npm is None or subprocess.run(command, check=False).returncode:

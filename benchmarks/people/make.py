@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from people.tasks import TASKS
 from workload import Query, Table, Workload
+
+from people.tasks import TASKS
 
 FIRST = ["Ivan", "Petr", "Sergei", "Oleg", "Yuri", "Dmitry", "Fedor", "Denis"]
 LAST = ["Ivanov", "Petrov", "Sidorov", "Kovalev", "Kuznetsov", "Voronoi"]
