@@ -15,6 +15,7 @@ Ratios are to the fastest SQL peer, with 0.5 ms as the floor of its time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
@@ -42,14 +43,24 @@ class Worker:
         """The answer to one request."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return {"error": "the process ended"}
         line = self.process.stdout.readline()
         return json.loads(line) if line else {"error": "the process ended"}
 
     def close(self) -> None:
-        """Ends the process."""
-        self.process.communicate()
+        """Ends the process; a Java machine inside may not want to."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:

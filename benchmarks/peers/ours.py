@@ -25,7 +25,7 @@ class Peer:
         self.folder = None if ephemeral else Path(tempfile.mkdtemp(prefix="bench-"))
         path = None if self.folder is None else self.folder / "db"
         self.conn = d.connect(path, schema=workload.schema, sync=False)
-        self.db = self.conn.db()
+        self.db: Any = None  # a snapshot held while others are made keeps the pages of its time
         self._by_number = d.prepare("[:find ?a . :in $ ?n :where [?e :number ?n] [?e :age ?a]]")
 
     def load(self) -> None:

@@ -22,10 +22,10 @@ SCHEMA = {
 }
 COZO = {
     "q1": "?[id] := *person{id, name: 'Ivan'}",
-    "q2": "?[id, age] := *person{id, name: 'Ivan', age}",
+    "q2": "?[id, age] := *person:by_name{name: 'Ivan', id}, *person{id, age}",
     "q2-switch": "?[id, age] := *person{id, age, name}, name == 'Ivan'",
-    "q3": "?[id, age] := *person{id, name: 'Ivan', age, sex: 'male'}",
-    "q4": "?[id, last_name, age] := *person{id, name: 'Ivan', last_name, age, sex: 'male'}",
+    "q3": "?[id, age] := *person:by_name{name: 'Ivan', id}, *person{id, age, sex: 'male'}",
+    "q4": "?[id, last_name, age] := *person:by_name{name: 'Ivan', id}, *person{id, last_name, age, sex: 'male'}",
     "qpred1": "?[id, salary] := *person{id, salary}, salary > 50000",
     "qpred2": "?[id, salary] := *person{id, salary}, salary > $p0",
     "star": "?[id, name, last_name, sex, age, salary] := *person{id, name, last_name, sex, age, salary}",
