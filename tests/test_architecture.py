@@ -21,7 +21,7 @@ ORDER = {
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
-        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
+        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
         "naive", "query", "atomic", "api", "__init__", "cli",
     ],
     "migration": [
