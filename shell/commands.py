@@ -79,7 +79,7 @@ def _open(session: Session, rest: str) -> None:
     if len(paths) != 1:
         raise _argument(".open", "a directory")
     session.reopen(Path(paths[0]).expanduser(), read_only=read_only)
-    session.say(greeting(session))
+    session.terminal.note(greeting(session))
 
 
 def greeting(session: Session) -> str:
@@ -108,14 +108,14 @@ def _quit(session: Session, _: str) -> None:
 def _mode(session: Session, rest: str) -> None:
     if rest:
         session.settings.mode = _one_of(".mode", rest, MODES)
-    session.say(f"mode {session.settings.mode}")
+    session.terminal.note(f"mode {session.settings.mode}")
 
 
 def _limit(session: Session, rest: str) -> None:
     if rest:
         session.settings.limit = None if rest == "off" else _number(".limit", rest, least=0)
     limit = session.settings.limit
-    session.say(f"limit {'off' if limit is None else f'{limit:,} rows'}")
+    session.terminal.note(f"limit {'off' if limit is None else f'{limit:,} rows'}")
 
 
 def _timeout(session: Session, rest: str) -> None:
@@ -130,13 +130,13 @@ def _timeout(session: Session, rest: str) -> None:
             raise UserError("shell/argument", f".timeout cannot be {rest!r}.", expected="seconds above 0, or off")
         session.settings.timeout_s = seconds
     timeout = session.settings.timeout_s
-    session.say(f"timeout {'off' if timeout is None else f'{timeout:g} s'}")
+    session.terminal.note(f"timeout {'off' if timeout is None else f'{timeout:g} s'}")
 
 
 def _timing(session: Session, rest: str) -> None:
     if rest:
         session.settings.timing = _one_of(".timing", rest, ("on", "off")) == "on"
-    session.say(f"timing {'on' if session.settings.timing else 'off'}")
+    session.terminal.note(f"timing {'on' if session.settings.timing else 'off'}")
 
 
 # the database --------------------------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ class Terminal(Protocol):
     def height(self) -> int | None:
         """Lines of the screen, None when there is none."""
 
+    def note(self, text: str) -> None:
+        """A line that is no answer: to the screen, or to standard error, where a script's answers are not."""
+
     def ask(self, question: str) -> str:
         """The line that somebody typed in answer; empty when nobody is there."""
 
@@ -272,7 +275,7 @@ class Session:
         wanted = {**self.rules, **{name: "\n".join(rules) for name, rules in grouped.items()}}
         d.prepare("[:find ?shell :in % ?shell]")("[" + "\n".join(wanted.values()) + "]", 1)  # checks them
         self.rules = wanted
-        self.say(f"defined {', '.join(grouped)}")
+        self.terminal.note(f"defined {', '.join(grouped)}")
 
     def rules_text(self) -> str:
         """All rules of the session as one vector."""
@@ -291,7 +294,7 @@ class Session:
         if not self.settings.write:
             planned: TxReport = self.ask(lambda db, _: db.with_(data))
             if not planned.tx_data:
-                self.say("nothing would change")
+                self.terminal.note("nothing would change")
                 return
             self.write("".join(change_lines(planned)))
             figures = report_figures(planned)
@@ -307,7 +310,7 @@ class Session:
         report = self.conn.transact(data)
         figures = report_figures(report)
         ids = ", ".join(f"{k} is {v}" for k, v in figures["tempids"].items() if not k.startswith("#"))
-        self.say(
+        self.terminal.note(
             f"transaction {report.tx}: {figures['asserted']:,} asserted, {figures['retracted']:,} retracted"
             + (f"; {ids}" if ids and len(figures["tempids"]) <= 8 else "")
         )

@@ -94,6 +94,10 @@ class Pipe:
         """None: nothing is paged."""
         return None
 
+    def note(self, text: str) -> None:
+        """To standard error: standard output has answers."""
+        print(text, file=sys.stderr)
+
     def ask(self, question: str) -> str:
         """Nothing: nobody is there."""
         del question
@@ -108,6 +112,10 @@ class Screen(Pipe):
     def height(self) -> int | None:
         """The lines of the screen."""
         return get_terminal_size().lines
+
+    def note(self, text: str) -> None:
+        """To the screen, among the answers."""
+        self.out.write(f"{text}\n")
 
     def ask(self, question: str) -> str:
         """The line typed in answer; "q" at the end of the input."""

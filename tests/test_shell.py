@@ -44,6 +44,10 @@ class Recorder:
         """Lines."""
         return self.size[1]
 
+    def note(self, text):
+        """A line."""
+        self.out.write(f"{text}\n")
+
     def ask(self, question):
         """The next answer."""
         self.asked.append(question)
@@ -386,8 +390,8 @@ def test_scripts(people, tmp_path):
     code, out, err = run(
         people, "--write", text='.mode edn\n{:person/name "Dan"}\n[:find (count ?p) . :where [?p :person/name]]\n'
     )
-    assert (code, err) == (0, "")
-    assert out.endswith("[4]\n")
+    assert (code, out) == (0, "[4]\n")
+    assert err == "mode edn\ntransaction 1099511627779: 1 asserted, 0 retracted\n"
     code, out, err = run(
         people, text="[:find (count ?p) . :where [?p :person/name]]\n[:find ?x :where [?x :nope]]\n[:find ?y .]"
     )
