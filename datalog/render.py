@@ -46,7 +46,10 @@ def answer_rows(answer: Any) -> tuple[list[str], Sequence[Row]]:
 
 def edn_text(value: Any) -> str:
     """The value as EDN text, whatever it is: bytes as #base64, what a function of the program returned as its repr."""
-    if type(value) in _PULLED:
+    kind = type(value)
+    if kind is int:  # most cells of large answers
+        return str(value)
+    if kind in _PULLED:
         value = keyed(value)
     try:
         return write_edn(value)
@@ -209,12 +212,14 @@ def as_csv(columns: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    for i, row in enumerate(rows, 1):
-        writer.writerow([v if isinstance(v, str) else "" if v is None else edn_text(v) for v in row])
-        if i % _MANY == 0:
-            yield out.getvalue()
-            out.seek(0)
-            out.truncate()
+    for start in range(0, len(rows), _MANY):
+        writer.writerows(
+            [v if type(v) is str else "" if v is None else edn_text(v) for v in row]
+            for row in rows[start : start + _MANY]
+        )
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
     yield out.getvalue()
 
 

@@ -55,16 +55,17 @@ def entity_rows(db: Db, space: str, *, eids: bool = False) -> tuple[list[str], l
         )
     maps: list[dict[int, Any]] = []
     for ident in idents:
+        if not is_many(schema[ident]):
+            maps.append(dict(db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v]]", ident)))
+            continue
         found: dict[int, Any] = {}
         for e, v in db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v] :order-by [?e ?v]]", ident):
-            if is_many(schema[ident]):
-                found[e] = (*found.get(e, ()), v)
-            else:
-                found[e] = v
+            found[e] = (*found.get(e, ()), v)
         maps.append(found)
     everyone = sorted(set().union(*maps))
+    columns = [list(map(m.get, everyone)) for m in maps]
     names = [*([":db/id"] if eids else []), *idents]
-    return names, [(*((e,) if eids else ()), *(m.get(e) for m in maps)) for e in everyone]
+    return names, list(zip(*([everyone] if eids else []), *columns, strict=True))
 
 
 def write_rows(
