@@ -6,7 +6,6 @@ attribute), which old and new snapshots share where nothing changed. All arrays 
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from store.cache import ColumnCache
     from store.dictionary import Dictionary
     from store.index import Base
     from store.overlay import OverlayView, Row
@@ -64,55 +64,6 @@ class Datoms(NamedTuple):
     a: Codes
     v: Codes
     tx: Codes
-
-
-class ColumnCache:
-    """Columns of whole attributes, bounded in bytes; the least recently used go first. Safe between threads."""
-
-    def __init__(self, limit_bytes: int = 512 << 20) -> None:
-        self._limit = limit_bytes
-        self._bytes = 0
-        self._entries: dict[Any, Any] = {}
-        self._newest: dict[Any, int] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Any:
-        """The cached value, or None."""
-        with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                return None
-            self._entries[key] = entry
-            return entry[0]
-
-    def peek(self, key: Any) -> bool:
-        """True when the key is cached."""
-        return key in self._entries
-
-    def put(self, key: Any, value: Any, size: int) -> None:
-        """Adds a value of `size` bytes; one larger than a quarter of the cache is not kept."""
-        if size > self._limit // 4:
-            return
-        with self._lock:
-            old = self._entries.pop(key, None)
-            self._bytes += size - (old[1] if old else 0)
-            self._entries[key] = (value, size)
-            while self._bytes > self._limit:
-                self._bytes -= self._entries.pop(next(iter(self._entries)))[1]
-
-    def note_newest(self, key: Any, tx: int) -> None:
-        """Remembers up to which transaction the columns of a key (order, with tx, aid) were made."""
-        if tx > self._newest.get(key, 0):
-            self._newest[key] = tx
-
-    def newest(self, key: Any) -> int:
-        """The newest transaction for which columns of a key were made, -1 when none were."""
-        return self._newest.get(key, -1)
-
-    @property
-    def size_bytes(self) -> int:
-        """The bytes held now."""
-        return self._bytes
 
 
 class Snapshot:
