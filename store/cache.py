@@ -15,7 +15,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_bytes() -> int:
-    """An eighth of the memory that this process may have, between 256 MB and 4 GB."""
+    """For columns an eighth of the memory that this process may have, between 256 MB and 4 GB; for values half of that."""
     limits = []
     with suppress(ValueError, OSError, AttributeError):  # not on every system
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -73,8 +73,9 @@ class Store:
                 meta = self._create()
             elif not read_only:
                 write_identity(path, meta.id)
-            self.dictionary = Dictionary(self.env)
-            self.cache = ColumnCache(default_bytes())
+            cache_bytes = default_bytes()
+            self.dictionary = Dictionary(self.env, cache_bytes // 2)
+            self.cache = ColumnCache(cache_bytes)
             self._watch = self.env.read()
             self._bases: weakref.WeakSet[Base] = weakref.WeakSet()
             self._base, self._meta, self._meta_bytes = self._new_base()
