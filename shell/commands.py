@@ -98,7 +98,15 @@ def _history(session: Session, rest: str) -> None:
 def _read(session: Session, rest: str) -> None:
     if not rest:
         raise _argument(".read", "a file")
-    session.run(read_text(str(Path(rest).expanduser()), "The script"))
+    path = Path(rest).expanduser().resolve()
+    if path in session.reading:
+        raise UserError("shell/argument", f"{path} reads itself.", hint="take the .read out of it")
+    text = read_text(str(path), "The script")
+    session.reading.append(path)
+    try:
+        session.run(text)
+    finally:
+        session.reading.pop()
 
 
 def _quit(session: Session, _: str) -> None:

@@ -11,6 +11,7 @@ of numpy let other threads run, so the waiting thread hears Ctrl-C at once and
 from __future__ import annotations
 
 import ctypes
+import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,33 @@ class Interrupted(Exception):  # noqa: N818 - it is what somebody wanted, not an
         self.ended = ended
 
 
+class _Piece:
+    """Work in a thread of its own, with what came of it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._outcome: Any = None
+        self._failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name="work", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._work()
+        except BaseException as e:  # noqa: BLE001 - carried over to the thread that waits
+            self._failure = e
+
+    def wait(self) -> None:
+        """Until the work is over, hearing Ctrl-C meanwhile."""
+        while self.thread.is_alive():
+            self.thread.join(_TICK_S)
+
+    def result(self) -> Any:
+        """What the work returned; raises what it raised."""
+        if self._failure is not None:
+            raise self._failure
+        return self._outcome
+
+
 class Runner:
     """Runs pieces of work one after another, each in a thread. `lingering` are those that did not end when asked to."""
 
@@ -49,25 +77,24 @@ class Runner:
         Raises:
             Interrupted: Ctrl-C came first.
         """
-        outcome: list[Any] = []
-        failure: list[BaseException] = []
-
-        def target() -> None:
-            try:
-                outcome.append(work())
-            except BaseException as e:  # noqa: BLE001 - carried over to the thread that waits
-                failure.append(e)
-
-        thread = threading.Thread(target=target, name="query", daemon=True)
+        piece = _Piece(work)
         try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(_TICK_S)
+            piece.thread.start()
+            piece.wait()
         except KeyboardInterrupt:
-            raise self._stopped(thread, stop) from None
-        if failure:
-            raise failure[0]
-        return outcome[0]
+            raise self._stopped(piece.thread, stop) from None
+        return piece.result()
+
+    @staticmethod
+    def finish(work: Callable[[], Any]) -> Any:
+        """What `work()` returns or raises; Ctrl-C is not heard until it is over: a transaction that was begun is made."""
+        if threading.current_thread() is not threading.main_thread():
+            return work()  # signals come to the main thread alone
+        before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        try:
+            return work()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _stopped(self, thread: threading.Thread, stop: Stop) -> Interrupted:
         try:

@@ -85,6 +85,7 @@ class Session:
     typed: list[str] = field(default_factory=list)
     runner: Runner = field(default_factory=Runner)
     over: bool = False
+    reading: list[Path] = field(default_factory=list)  # scripts that are being read, the innermost last
     _cache: _Cache = field(default_factory=_Cache)
 
     # -- life
@@ -307,7 +308,7 @@ class Session:
             if self.terminal.ask(asked).strip().lower() not in ("y", "yes"):
                 self.say("nothing was written")
                 return
-        report = self.conn.transact(data)
+        report = self.runner.finish(lambda: self.conn.transact(data))
         figures = report_figures(report)
         ids = ", ".join(f"{k} is {v}" for k, v in figures["tempids"].items() if not k.startswith("#"))
         self.terminal.note(

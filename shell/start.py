@@ -177,6 +177,10 @@ def take(session: Session, text: str) -> int:
     except KeyboardInterrupt:
         session.say("\nstopped")
         return INTERRUPTED
+    except MemoryError:
+        return _told(
+            session, UserError("shell/memory", "The machine has no memory left for this.", hint="ask for less")
+        )
     except (DatalogError, OSError) as e:
         return _told(session, e)
     return 0

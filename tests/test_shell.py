@@ -307,6 +307,11 @@ def test_open_read_dump(shell, tmp_path):
     assert said(shell, f".rules load {rules}") == "defined r, s\n"
     shell.run(".rules clear")
     assert shell.rules == {}
+    itself = tmp_path / "itself.edn"
+    itself.write_text(f".read {itself}")
+    with pytest.raises(d.DatalogError, match="reads itself"):
+        shell.run(f".read {itself}")
+    assert shell.reading == []
     with pytest.raises(d.DatalogError, match="cannot be read"):
         shell.run(f".read {tmp_path / 'none'}")
 

@@ -164,3 +164,17 @@ def test_a_stopped_step_is_left_behind():
     over.set()
     thread.join()
     assert runner.is_idle()
+
+
+def test_a_transaction_that_was_begun_is_made():
+    """Ctrl-C is not heard while a transaction is written, and is again afterwards."""
+    import os
+    import signal
+
+    def work():
+        os.kill(os.getpid(), signal.SIGINT)
+        return 42
+
+    assert Runner.finish(work) == 42
+    with pytest.raises(KeyboardInterrupt):
+        work()
