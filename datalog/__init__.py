@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datalog.api import Connection, Db, TxReport, check, compact, connect
     from datalog.atomic import Atomic, Change
     from datalog.limits import Stop
-    from datalog.query import Limits, Prepared, explain, prepare, q, register
+    from datalog.prepared import Limits, Prepared, explain, prepare, q, register
     from datalog.result import Result
     from store.datom import Datom
     from store.edn import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, read_edn, write_edn
@@ -30,7 +30,7 @@ _HOME = {
     "datalog.atomic": ("Atomic", "Change"),
     "datalog.api": ("Connection", "Db", "TxReport", "check", "compact", "connect"),
     "datalog.limits": ("Stop",),
-    "datalog.query": ("Limits", "Prepared", "explain", "prepare", "q", "register"),
+    "datalog.prepared": ("Limits", "Prepared", "explain", "prepare", "q", "register"),
     "datalog.result": ("Result",),
     "store.datom": ("Datom",),
     "store.edn": ("Char", "Keyword", "List", "Map", "Set", "Symbol", "Tagged", "Vector", "read_edn", "write_edn"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from datalog.atomic import Atomic
 from datalog.builtins import REGISTERED
-from datalog.query import explain, q
+from datalog.prepared import explain, q
 from store import seek
 from store.edn import read_edn
 from store.errors import PullError, QueryError, SchemaError, StorageError, StoreClosed, TransactionError

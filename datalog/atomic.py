@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from datalog.query import q
+from datalog.prepared import q
 from store.datom import FIRST_ATTRIBUTE
 from store.errors import TransactionError
 from store.schema import FIRST_USER_AID, unknown_attribute

@@ -1,316 +1,544 @@
-"""Query: the pipeline from a query text to its answer, and what is kept between calls.
+"""A query builder: queries as Python objects that a type checker follows, equal to their EDN text.
 
-    text or forms -> parser.parse_query -> rules.RuleSet -> planner.plan -> engine.run_plan -> find.shape
+    from datalog import query as q
 
-A prepared query keeps its plans. A plan depends on the query, the rules, the schema of each source and, for its order only,
-on sizes; it is made anew when a schema is another object, when a database has grown or shrunk by more than a factor of
-eight, or when a relation input has another order of magnitude. Plans never hold data.
+    e, name, age = q.var("e", int), q.var("name", str), q.var("age", int)
+    NAME, AGE = q.attr(":person/name", str), q.attr(":person/age", int)
+
+    adults = q.find(name, age).where(q.fact(e, NAME, name), q.fact(e, AGE, age), age >= 18).order_by(age.desc())
+    for n, a in adults.run(db):        # n is a str and a an int, for the checker too
+        ...
+    print(adults)                      # the query as EDN text; `conn.q(adults)` and `d.prepare(adults)` take it as well
+
+Objects are immutable; every method gives a new query. Nothing is looked up here: what is wrong with a query is said when it is
+asked, with a caret under the text that was built.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
-from datalog import engine, find
-from datalog.ast import InputBinding, InputName, InputRules, InputSource, Query
-from datalog.builtins import REGISTERED
-from datalog.errors import QueryError, counted, names, query_error
-from datalog.limits import Budget, Limits
-from datalog.lower import SourceInfo
-from datalog.parser import nesting_of, parse_query, parse_rules
-from datalog.plan import Node, Plan, Step, plan_steps, plan_text
-from datalog.planner import plan as make_plan
-from datalog.planner import scalar_names
-from datalog.rules import RuleSet
-from datalog.small import TOO_MANY, SmallPlan, compile_small
-from store.edn import read_node
+from store.edn import Keyword, List, Symbol, Vector, write_edn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["Limits", "Prepared", "explain", "prepare", "q", "register"]
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
 
-_MOST_QUERIES = 256
-_MOST_PLANS = 16  # of one query, for different schemas, rules and sizes
-_GROWTH = 8
-
-Value = TypeVar("Value")
-
-
-def q(query: Any, *inputs: Any, limits: Limits | None = None, engine: str | None = None) -> Any:
-    """The answer of a query: a `Result`, list, tuple, value or dicts, by the form of its `:find`.
-
-    Args:
-        query: EDN text, or the same as Python data (a map, or a vector with keywords).
-        inputs: In the order of `:in`: databases, collections, values, rules (EDN text or data), pull patterns, callables.
-        limits: What the query may cost; without them it may run as long as it likes.
-        engine: `"naive"` asks the reference evaluator instead: no index, no planner, for anyone who doubts an answer.
-
-    Raises:
-        QueryError: the query is wrong (`query/...` with its place), or over its limits.
-        EdnError: the text is not EDN.
-
-    Example:
-        >>> q("[:find ?x . :in [?x ...] :where [(> ?x 2)]]", [1, 2, 3])
-        3
-    """
-    if limits is not None and isinstance(query, str):
-        _check_length(query, limits)
-    return prepare(query)(*inputs, limits=limits, engine=engine)
+__all__ = [
+    "ANY", "RULES", "Attr", "Call", "Clause", "Input", "Key", "Query", "Rule", "RuleSet", "Term", "Var", "aggregate", "and_",
+    "attr", "avg", "call", "collection", "count", "count_distinct", "database", "distinct", "fact", "find", "max_", "median",
+    "min_", "not_", "or_", "pred", "pull", "relation", "required", "rule", "rules", "source", "stddev", "sum_", "symbol",
+    "tuple_", "var", "variance",
+]  # fmt: skip
 
 
-def prepare(query: Any) -> Prepared:
-    """The query parsed and ready to be called with inputs; it keeps its plans. Takes what `q` takes."""
-    if isinstance(query, str):
-        found = _PREPARED.get(query)
-        if found is None:
-            found = _PREPARED.put(query, Prepared(query))
-        return found
-    return query if isinstance(query, Prepared) else Prepared(query)
+class Clause:
+    """One clause of `:where` or `:having`."""
 
+    __slots__ = ("form",)
 
-def explain(query: Any, *inputs: Any, analyze: bool = False) -> str:
-    """The plan of a query as text, with estimated rows; with `analyze` it is run, and the rows found stand beside them."""
-    return prepare(query).explain(*inputs, analyze=analyze)
-
-
-def register(name: str, function: Callable[..., Any]) -> None:
-    """Make a Python callable known by name to all queries of this process, as predicate, function, aggregate and :xform.
-
-    Raises:
-        ValueError: the name is a built-in's, or cannot be written as a symbol.
-    """
-    REGISTERED.register(name, function)
-
-
-class Bounded(Generic[Value]):
-    """A small map from text to value that forgets the oldest entries. Safe between threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._found: dict[Any, Value] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Value | None:
-        """The value kept for a key, or None."""
-        return self._found.get(key)
-
-    def put(self, key: Any, value: Value) -> Value:
-        """Keep a value."""
-        with self._lock:
-            self._found[key] = value
-            while len(self._found) > self._most:
-                self._found.pop(next(iter(self._found)))
-        return value
-
-
-# Module state, and why: `d.q` is a free function that gets no object to keep things in, and the same texts come again and
-# again. What is kept depends on the text alone (a parsed query; its plans check schema and sizes at each use), is bounded,
-# and holds no data, so that nothing but time depends on it.
-_PREPARED: Bounded[Prepared] = Bounded(_MOST_QUERIES)
-_RULES: Bounded[RuleSet] = Bounded(_MOST_QUERIES)
-
-
-class _Kept:
-    """A plan, and what it was made for."""
-
-    __slots__ = ("basis", "plan", "registered", "rows", "schemas", "small")
-
-    def __init__(self, plan: Plan, schemas: list[Any], basis: list[int], rows: list[int]) -> None:
-        self.plan = plan
-        self.registered = len(REGISTERED.names())
-        self.small: SmallPlan | None = compile_small(plan, schemas[0]) if len(basis) == 1 else None
-        self.schemas = schemas  # held, so that their ids stay theirs
-        self.basis = basis
-        self.rows = rows
-
-
-class Prepared:
-    """A parsed query: call it with inputs. Keeps its plans; safe between threads.
-
-    Example:
-        >>> p = prepare("[:find [?x ...] :in [?x ...] :where [(even? ?x)]]")
-        >>> sorted(p([1, 2, 3, 4]))
-        [2, 4]
-    """
-
-    __slots__ = ("_database", "_last", "_plans", "_source", "query")
-
-    def __init__(self, query: Any) -> None:
-        self._source = query
-        self.query: Query = parse_query(query)
-        self._plans: Bounded[_Kept] = Bounded(_MOST_PLANS)
-        self._last: _Kept | None = None
-        self._database = _lone_database(self.query)
-
-    def __call__(self, *inputs: Any, limits: Limits | None = None, engine: str | None = None) -> Any:
-        """The answer for these inputs; see `q`."""
-        if limits is None and engine is None and self._last is not None and self._database is not None:
-            found = self._point(self._last, inputs)
-            if found is not TOO_MANY:
-                return found
-        if limits is not None:
-            self._check_text(limits)
-        self._check_inputs(inputs)
-        budget = Budget(limits, None if self.query.timeout_ms is None else self.query.timeout_ms / 1000)
-        if engine is not None:
-            return self._other_engine(engine, inputs, budget)
-        run = _engine.Run(self.plan(inputs), inputs, budget)
-        return find.shape(run, _engine.run_plan(run))
-
-    def _point(self, kept: _Kept, inputs: Sequence[Any]) -> Any:
-        """The answer by the small plan used last, when it still fits; else TOO_MANY."""
-        small = kept.small
-        if small is None or len(inputs) != len(self.query.inputs) or kept.registered != len(REGISTERED.names()):
-            return TOO_MANY
-        snapshot = _engine.snapshot_of(inputs[small.source])
-        if snapshot is None or snapshot.schema is not kept.schemas[0] or not _still_fits(kept, [snapshot]):
-            return TOO_MANY
-        return small.run(inputs, snapshot)
-
-    def _other_engine(self, name: str, inputs: Sequence[Any], budget: Budget) -> Any:
-        if name != "naive":
-            raise QueryError("query/engine", f"There is no engine {name!r}.", expected='engine="naive", or none')
-        from datalog import naive  # noqa: PLC0415 - few ask for it, all would wait for its import
-
-        return naive.answer(self._source, inputs, budget)
-
-    def explain(self, *inputs: Any, analyze: bool = False) -> str:
-        """The plan as text; see `explain`."""
-        return plan_text(self.steps(*inputs, analyze=analyze))
-
-    def steps(self, *inputs: Any, analyze: bool = False, limits: Limits | None = None) -> list[Step]:
-        """The plan line by line, for pictures of it; with `analyze` it is run, and each line has the rows found."""
-        self._check_inputs(inputs)
-        plan = self.plan(inputs)
-        if not analyze:
-            return plan_steps(plan)
-        run = _engine.Run(plan, inputs, Budget(limits), analyze=True)
-        find.shape(run, _engine.run_plan(run))
-        assert run.actual is not None
-        actual = run.actual
-
-        def found(node: Node) -> int | None:
-            return actual.get(id(node))
-
-        return plan_steps(plan, found)
-
-    def plan(self, inputs: Sequence[Any]) -> Plan:
-        """The plan for these inputs, a kept one when it still fits."""
-        query = self.query
-        key: list[Any] = [len(REGISTERED.names())]
-        schemas: list[Any] = []
-        snapshots: list[Any] = []
-        rules: RuleSet | None = None
-        for given, value in zip(query.inputs, inputs, strict=True):
-            if isinstance(given, InputSource):
-                snapshot = _engine.snapshot_of(value)
-                if snapshot is None:
-                    key.append(_magnitude(value))
-                else:
-                    key.append(id(snapshot.schema))
-                    schemas.append(snapshot.schema)
-                    snapshots.append(snapshot)
-            elif isinstance(given, InputRules):
-                rules = _rule_set(value)
-                key.append(id(rules))
-                schemas.append(rules)
-            elif isinstance(given, InputBinding) and scalar_names(given.binding) is None:
-                key.append(_magnitude(value))
-        kept = self._plans.get(tuple(key))
-        if kept is None or not _still_fits(kept, snapshots):
-            made = _plan(query, inputs, rules)
-            basis = [s.basis_tx for s in snapshots]
-            rows = [s.count_all() for s in snapshots]
-            kept = self._plans.put(tuple(key), _Kept(made, schemas, basis, rows))
-        self._last = kept
-        return kept.plan
-
-    def _check_inputs(self, inputs: Sequence[Any]) -> None:
-        wanted = self.query.inputs
-        if len(inputs) == len(wanted):
-            return
-        shown = [getattr(i, "name", None) or ("%" if isinstance(i, InputRules) else "a binding") for i in wanted]
-        extra, missing = len(inputs) - len(wanted), len(wanted) - len(inputs)
-        raise query_error(
-            "query/input-count",
-            f":in takes {counted(len(wanted), 'input')} ({names(shown)}), but {len(inputs) or 'none'} "
-            f"{'was' if len(inputs) == 1 else 'were'} passed.",
-            self.query.text,
-            wanted[len(inputs)].at if missing > 0 else (-1, -1),
-            hint=f"pass {missing} more" if missing > 0 else f"name the other {extra} in :in, for example :in $ ?x",
-        )
-
-    def _check_text(self, limits: Limits) -> None:
-        text = self.query.text
-        _check_length(text, limits)
-        if limits.nesting is not None and nesting_of(read_node(text)) > limits.nesting:
-            raise QueryError("query/limit", f"The query is nested deeper than its limit of {limits.nesting}.")
+    def __init__(self, form: Any) -> None:
+        self.form = form
 
     def __repr__(self) -> str:
-        return f"<Prepared {' '.join(self.query.text.split())[:80]}>"
+        return write_edn(self.form)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a clause has no truth of its own: put it into .where(...), and use q.and_, q.or_, q.not_")
 
 
-def _check_length(text: str, limits: Limits) -> None:
-    """Raise for a text over its limit, before anything reads it."""
-    if limits.text_bytes is not None and len(text.encode("utf-8", "surrogatepass")) > limits.text_bytes:
-        raise QueryError("query/limit", f"The query text is longer than its limit of {limits.text_bytes} bytes.")
+class Term(Generic[T]):
+    """Something with values of type T in every row: a variable, or a call. Comparisons make clauses, arithmetic makes calls."""
+
+    __slots__ = ("form",)
+    __hash__ = object.__hash__
+
+    def __init__(self, form: Any) -> None:
+        self.form = form
+
+    def __lt__(self, other: Term[T] | T) -> Clause:
+        return pred("<", self, other)
+
+    def __le__(self, other: Term[T] | T) -> Clause:
+        return pred("<=", self, other)
+
+    def __gt__(self, other: Term[T] | T) -> Clause:
+        return pred(">", self, other)
+
+    def __ge__(self, other: Term[T] | T) -> Clause:
+        return pred(">=", self, other)
+
+    def eq(self, other: Term[T] | T) -> Clause:
+        """Both are equal: `(= a b)`."""
+        return pred("=", self, other)
+
+    def ne(self, other: Term[T] | T) -> Clause:
+        """They differ: `(!= a b)`."""
+        return pred("!=", self, other)
+
+    def __add__(self, other: Term[T] | T) -> Call[T]:
+        return call("+", self, other)
+
+    def __sub__(self, other: Term[T] | T) -> Call[T]:
+        return call("-", self, other)
+
+    def __mul__(self, other: Term[T] | T) -> Call[T]:
+        return call("*", self, other)
+
+    def __truediv__(self, other: Term[T] | T) -> Call[Any]:
+        return call("/", self, other)
+
+    def asc(self) -> Key:
+        """This, smallest first, for `order_by`."""
+        return Key(self.form, "asc")
+
+    def desc(self) -> Key:
+        """This, largest first, for `order_by`."""
+        return Key(self.form, "desc")
+
+    def __repr__(self) -> str:
+        return write_edn(self.form)
 
 
-_engine = engine  # the parameter `engine` of calls hides the module
+class Var(Term[T]):
+    """A variable."""
+
+    __slots__ = ()
 
 
-def _lone_database(query: Query) -> int | None:
-    """The position of the one source among the inputs, when all others are bindings."""
-    found = [i for i, given in enumerate(query.inputs) if isinstance(given, InputSource)]
-    others = all(isinstance(given, InputSource | InputBinding) for given in query.inputs)
-    return found[0] if len(found) == 1 and others else None
+class Call(Term[T]):
+    """The call of a function or aggregate."""
+
+    __slots__ = ()
+
+    def as_(self, target: Var[T]) -> Clause:
+        """Binds the result to a variable: `[(f x) ?y]`."""
+        return Clause(Vector([self.form, target.form]))
+
+    def into(self, target: Input) -> Clause:
+        """Takes the result apart: `[(f x) [?a ?b]]`, `[?a ...]` or `[[?a ?b]]`; see `tuple_`, `collection`, `relation`."""
+        return Clause(Vector([self.form, target.form]))
 
 
-def _rule_set(rules: Any) -> RuleSet:
-    """The checked rules of an input: EDN text (kept by its text), data, or nothing."""
-    if isinstance(rules, RuleSet):
-        return rules
-    if not isinstance(rules, str):
-        return RuleSet(parse_rules(rules))
-    found = _RULES.get(rules)
-    return found if found is not None else _RULES.put(rules, RuleSet(parse_rules(rules)))
+class Attr(Generic[T]):
+    """An attribute whose values are of type T."""
+
+    __slots__ = ("form", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.form = Keyword(name)
+
+    def __repr__(self) -> str:
+        return self.name
 
 
-def _magnitude(value: Any) -> int:
-    length = _length(value)
-    return 4 if length is None else length.bit_length()
+class Key:
+    """What to order by, and which way."""
+
+    __slots__ = ("form", "way")
+
+    def __init__(self, form: Any, way: str) -> None:
+        self.form = form
+        self.way = way
 
 
-def _length(value: Any) -> int | None:
-    """How many items an input has; None when it has no length. A class such as `str`, passed as a callable, has none."""
-    return len(value) if hasattr(type(value), "__len__") else None
+class Input:
+    """One form of `:in`, or a pattern that takes a value apart."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: Any) -> None:
+        self.form = form
 
 
-def _still_fits(kept: _Kept, snapshots: list[Any]) -> bool:
-    """Whether no database has grown or shrunk by more than a factor since the plan was made; counted once for each basis."""
-    for i, snapshot in enumerate(snapshots):
-        if snapshot.basis_tx == kept.basis[i]:
-            continue
-        rows, then = snapshot.count_all() + 100, kept.rows[i] + 100
-        if not then / _GROWTH < rows < then * _GROWTH:
-            return False
-        kept.basis[i] = snapshot.basis_tx
-    return True
+RULES = Input(Symbol("%"))
+ANY: Var[Any] = Var(Symbol("_"))
 
 
-def _plan(query: Query, inputs: Sequence[Any], rules: RuleSet | None) -> Plan:
-    """The plan of a query for these inputs."""
-    sources: dict[str, SourceInfo] = {}
-    rows: dict[int, int] = {}
-    for index, (given, value) in enumerate(zip(query.inputs, inputs, strict=True)):
-        if isinstance(given, InputSource):
-            snapshot = _engine.snapshot_of(value)
-            length = _length(value) if snapshot is None else None
-            sources[given.name] = SourceInfo(snapshot, 10 if length is None else length)
-        elif isinstance(given, InputBinding) and not isinstance(given, InputName):
-            length = _length(value)
-            if length is not None:
-                rows[index] = length
-    return make_plan(query, sources, rules, rows)
+def form_of(value: Any) -> Any:
+    """The EDN form of a part of a query; plain values stand for themselves."""
+    if isinstance(value, Term | Attr | Input | Clause):
+        return value.form
+    return value
+
+
+def symbol(name: str) -> Input:
+    """A plain symbol, such as a callable that is passed through `:in`."""
+    return Input(Symbol(name))
+
+
+@overload
+def var(name: str, kind: type[T]) -> Var[T]: ...
+@overload
+def var(name: str) -> Var[Any]: ...
+def var(name: str, kind: Any = None) -> Var[Any]:  # noqa: ARG001 - for the checker
+    """A variable: `var("age", int)` is `?age`."""
+    return Var(Symbol(name if name.startswith("?") else f"?{name}"))
+
+
+@overload
+def attr(name: str, kind: type[T]) -> Attr[T]: ...
+@overload
+def attr(name: str) -> Attr[Any]: ...
+def attr(name: str, kind: Any = None) -> Attr[Any]:  # noqa: ARG001 - for the checker
+    """An attribute: `attr(":person/age", int)`."""
+    return Attr(name)
+
+
+# clauses -------------------------------------------------------------------------------------------------------------
+
+
+@overload
+def fact(
+    e: Any, a: Attr[T], v: Term[T] | T = ..., tx: Any = ..., added: Any = ..., *, of: Input | None = ...
+) -> Clause: ...
+@overload
+def fact(
+    e: Any, a: str | Term[Any] = ..., v: Any = ..., tx: Any = ..., added: Any = ..., *, of: Input | None = ...
+) -> Clause: ...
+def fact(e: Any, *rest: Any, of: Input | None = None, **named: Any) -> Clause:
+    """A pattern: the datoms of entity `e` with attribute `a` and value `v`. `ANY` fits anything; `of` names another source.
+
+    The attribute is an `Attr`, whose type the value has to have, or its name, or a variable.
+    """
+    parts = [*rest]
+    for name in ("a", "v", "tx", "added")[len(rest) :]:
+        if name in named:
+            parts.append(named.pop(name))
+        elif named:
+            parts.append(ANY)
+    if parts and isinstance(parts[0], str):
+        parts[0] = Attr(parts[0])
+    form = [form_of(e), *map(form_of, parts)]
+    return Clause(Vector(form if of is None else [of.form, *form]))
+
+
+def pred(name: str | Var[Any], *arguments: Any) -> Clause:
+    """A predicate: `pred("even?", x)`."""
+    return Clause(Vector([call(name, *arguments).form]))
+
+
+def call(name: str | Var[Any], *arguments: Any) -> Call[Any]:
+    """The call of a function: `call("str", a, b).as_(c)` binds its result."""
+    head = name.form if isinstance(name, Var) else Symbol(name)
+    return Call(List([head, *map(form_of, arguments)]))
+
+
+def and_(*clauses: Clause) -> Clause:
+    """All of them: a branch of `or_`."""
+    return Clause(List([Symbol("and"), *(c.form for c in clauses)]))
+
+
+def not_(*clauses: Clause, join: Sequence[Var[Any]] | None = None, of: Input | None = None) -> Clause:
+    """None of the rows that all of them hold for; with `join`, only these variables are those outside (`not-join`)."""
+    return _nested("not", clauses, None if join is None else [v.form for v in join], of)
+
+
+def or_(
+    *branches: Clause,
+    join: Sequence[Var[Any]] | None = None,
+    required: Sequence[Var[Any]] = (),
+    of: Input | None = None,
+) -> Clause:
+    """The rows of any branch; with `join` (and `required`, which have to be bound before) only these are those outside."""
+    shared: list[Any] | None
+    if required:
+        shared = [Vector(v.form for v in required), *(v.form for v in join or ())]
+    else:
+        shared = None if join is None else [v.form for v in join]
+    return _nested("or", branches, shared, of)
+
+
+def _nested(name: str, clauses: Sequence[Clause], join: list[Any] | None, of: Input | None) -> Clause:
+    head = [Symbol(name)] if join is None else [Symbol(f"{name}-join"), Vector(join)]
+    form = [*head, *(c.form for c in clauses)]
+    return Clause(List(form if of is None else [of.form, *form]))
+
+
+# rules ---------------------------------------------------------------------------------------------------------------
+
+
+class Rule:
+    """A rule by name: calling it makes a clause."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *arguments: Any, of: Input | None = None) -> Clause:
+        """The call of the rule: `(ancestor ?x ?y)`."""
+        form = [Symbol(self.name), *map(form_of, arguments)]
+        return Clause(List(form if of is None else [of.form, *form]))
+
+
+class RuleSet:
+    """Rules to pass where a query has `RULES` among its inputs."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: Any) -> None:
+        self.form = form
+
+    def __add__(self, other: RuleSet) -> RuleSet:
+        return RuleSet(Vector([*self.form, *other.form]))
+
+    @property
+    def edn_text(self) -> str:
+        """The rules as EDN text."""
+        return write_edn(self.form)
+
+    def __str__(self) -> str:
+        return self.edn_text
+
+    __repr__ = __str__
+
+
+def rule(name: str) -> Rule:
+    """What makes the clauses of a rule: with `ancestor = q.rule("ancestor")`, they are `ancestor(x, y)`."""
+    return Rule(name)
+
+
+def required(*variables: Var[Any]) -> Input:
+    """Arguments of a rule's head that have to be bound when it is called: `[?x ?y]`."""
+    return Input(Vector(v.form for v in variables))
+
+
+def rules(*branches: tuple[Clause, Sequence[Clause]]) -> RuleSet:
+    """Rules of branches (head, clauses): `rules((ancestor(x, y), [fact(x, PARENT, y)]), (ancestor(x, y), [...]))`."""
+    return RuleSet(Vector(Vector([head.form, *(c.form for c in body)]) for head, body in branches))
+
+
+# inputs --------------------------------------------------------------------------------------------------------------
+
+
+def source(name: str = "$") -> Input:
+    """A database or collection among the inputs: `$`, `$2`."""
+    return Input(Symbol(name))
+
+
+database = source
+
+
+def tuple_(*parts: Any) -> Input:
+    """A tuple taken apart: `[?a ?b]`."""
+    return Input(Vector(map(form_of, parts)))
+
+
+def collection(part: Any) -> Input:
+    """Each item of a collection: `[?a ...]`."""
+    return Input(Vector([form_of(part), Symbol("...")]))
+
+
+def relation(*parts: Any) -> Input:
+    """Each tuple of a collection, taken apart: `[[?a ?b]]`."""
+    return Input(Vector([Vector(map(form_of, parts))]))
+
+
+# what is found -------------------------------------------------------------------------------------------------------
+
+
+def aggregate(name: str, *arguments: Any) -> Call[Any]:
+    """An aggregate by name, your own ones too: `aggregate("sample", 3, x)`."""
+    return call(name, *arguments)
+
+
+def count(of: Term[Any]) -> Call[int]:
+    """The number of values."""
+    return call("count", of)
+
+
+def count_distinct(of: Term[Any]) -> Call[int]:
+    """The number of distinct values."""
+    return call("count-distinct", of)
+
+
+def distinct(of: Term[T]) -> Call[frozenset[T]]:
+    """The set of values."""
+    return call("distinct", of)
+
+
+def sum_(of: Term[T]) -> Call[T]:
+    """The sum."""
+    return call("sum", of)
+
+
+def min_(of: Term[T]) -> Call[T]:
+    """The smallest value."""
+    return call("min", of)
+
+
+def max_(of: Term[T]) -> Call[T]:
+    """The largest value."""
+    return call("max", of)
+
+
+def avg(of: Term[Any]) -> Call[float]:
+    """The mean."""
+    return call("avg", of)
+
+
+def median(of: Term[Any]) -> Call[Any]:
+    """The value in the middle."""
+    return call("median", of)
+
+
+def variance(of: Term[Any]) -> Call[float]:
+    """The variance of the population."""
+    return call("variance", of)
+
+
+def stddev(of: Term[Any]) -> Call[float]:
+    """The standard deviation of the population."""
+    return call("stddev", of)
+
+
+def pull(e: Term[Any], pattern: Any, *, of: Input | None = None) -> Term[dict[str, Any]]:
+    """The attributes of an entity that a pattern names; the pattern as Python data, EDN data, or an input."""
+    given = form_of(pattern)
+    parts = [e.form, Vector(given) if isinstance(given, list) else given]
+    return Term(List([Symbol("pull"), *([] if of is None else [of.form]), *parts]))
+
+
+class Query(Generic[Row, Answer]):
+    """A query. `Row` is the type of one row, `Answer` that of the whole answer, for type checkers."""
+
+    __slots__ = ("_find", "_parts", "_text")
+
+    def __init__(self, found: list[Any], parts: dict[str, list[Any]]) -> None:
+        self._find = found
+        self._parts = parts
+        self._text: str | None = None
+
+    def _with(self, name: str, forms: list[Any], *, more: bool = False) -> Self:
+        parts = dict(self._parts)
+        parts[name] = [*(parts.get(name, ()) if more else ()), *forms]
+        return type(self)(self._find, parts)
+
+    def where(self, *clauses: Clause) -> Self:
+        """More clauses."""
+        return self._with("where", [c.form for c in clauses], more=True)
+
+    def in_(self, *inputs: Input | Var[Any]) -> Self:
+        """The inputs, in the order in which `run` is given them; without it, one database."""
+        return self._with("in", [form_of(i) for i in inputs])
+
+    def with_(self, *variables: Var[Any]) -> Self:
+        """Variables that keep equal rows apart."""
+        return self._with("with", [v.form for v in variables])
+
+    def having(self, *predicates: Clause) -> Self:
+        """Predicates on the groups."""
+        return self._with("having", [p.form for p in predicates], more=True)
+
+    def order_by(self, *keys: Term[Any] | Key | int) -> Self:
+        """The keys to sort by: variables, calls of `find`, numbers of columns; `x.desc()` for the largest first."""
+        forms: list[Any] = []
+        for key in keys:
+            forms += [key.form, Keyword(key.way)] if isinstance(key, Key) else [form_of(key)]
+        return self._with("order-by", [Vector(forms)])
+
+    def limit(self, rows: int | Var[int]) -> Self:
+        """At most so many rows."""
+        return self._with("limit", [form_of(rows)])
+
+    def offset(self, rows: int | Var[int]) -> Self:
+        """Without so many rows at the beginning."""
+        return self._with("offset", [form_of(rows)])
+
+    def timeout(self, milliseconds: int) -> Self:
+        """An error after this time."""
+        return self._with("timeout", [milliseconds])
+
+    def keys(self, *names: str) -> Query[dict[str, Any], list[dict[str, Any]]]:
+        """Rows as dicts with keys ":name"."""
+        return Query(self._find, {**self._parts, "keys": [Symbol(n) for n in names]})
+
+    def strs(self, *names: str) -> Query[dict[str, Any], list[dict[str, Any]]]:
+        """Rows as dicts with keys "name"."""
+        return Query(self._find, {**self._parts, "strs": [Symbol(n) for n in names]})
+
+    def syms(self, *names: str) -> Query[dict[Any, Any], list[dict[Any, Any]]]:
+        """Rows as dicts with symbols for keys."""
+        return Query(self._find, {**self._parts, "syms": [Symbol(n) for n in names]})
+
+    def scalar(self: Query[tuple[A], Any]) -> Query[tuple[A], A | None]:
+        """One value, as `:find ?x .` has it."""
+        return Query([*self._find, Symbol(".")], self._parts)
+
+    def collection(self: Query[tuple[A], Any]) -> Query[tuple[A], list[A]]:
+        """The values of one column: `:find [?x ...]`."""
+        return Query([Vector([*self._find, Symbol("...")])], self._parts)
+
+    def tuple(self) -> Query[Row, Row | None]:
+        """One row: `:find [?x ?y]`."""
+        return Query([Vector(self._find)], self._parts)
+
+    @property
+    def form(self) -> Any:
+        """The query as EDN data."""
+        form: list[Any] = [Keyword("find"), *self._find]
+        for name in ("keys", "strs", "syms", "in", "with", "where", "having", "order-by", "limit", "offset", "timeout"):
+            if name in self._parts:
+                form += [Keyword(name), *self._parts[name]]
+        return Vector(form)
+
+    @property
+    def edn_text(self) -> str:
+        """The query as EDN text, made once."""
+        if self._text is None:
+            self._text = write_edn(self.form)
+        return self._text
+
+    def __str__(self) -> str:
+        return self.edn_text
+
+    __repr__ = __str__
+
+    def run(self, *inputs: Any, limits: Any = None) -> Answer:
+        """The answer; the inputs as `datalog.q` takes them, a connection counts as its database."""
+        from datalog.prepared import q  # noqa: PLC0415 - the engine is loaded when something is asked
+
+        given = (i.db() if hasattr(i, "transact") else i for i in inputs)
+        return cast("Answer", q(self, *given, limits=limits))
+
+    def explain(self, *inputs: Any, analyze: bool = False) -> str:
+        """The plan as text."""
+        from datalog.prepared import explain  # noqa: PLC0415 - as above
+
+        return explain(self, *(i.db() if hasattr(i, "transact") else i for i in inputs), analyze=analyze)
+
+
+@overload
+def find(a: Term[A], /) -> Query[tuple[A], Sequence[tuple[A]]]: ...
+@overload
+def find(a: Term[A], b: Term[B], /) -> Query[tuple[A, B], Sequence[tuple[A, B]]]: ...
+@overload
+def find(a: Term[A], b: Term[B], c: Term[C], /) -> Query[tuple[A, B, C], Sequence[tuple[A, B, C]]]: ...
+@overload
+def find(
+    a: Term[A], b: Term[B], c: Term[C], d: Term[D], /
+) -> Query[tuple[A, B, C, D], Sequence[tuple[A, B, C, D]]]: ...
+@overload
+def find(
+    a: Term[A], b: Term[B], c: Term[C], d: Term[D], e: Term[E], /
+) -> Query[tuple[A, B, C, D, E], Sequence[tuple[A, B, C, D, E]]]: ...
+@overload
+def find(
+    a: Term[A], b: Term[B], c: Term[C], d: Term[D], e: Term[E], f: Term[F], /
+) -> Query[tuple[A, B, C, D, E, F], Sequence[tuple[A, B, C, D, E, F]]]: ...
+@overload
+def find(*terms: Term[Any]) -> Query[tuple[Any, ...], Sequence[tuple[Any, ...]]]: ...
+def find(*terms: Term[Any]) -> Query[Any, Any]:
+    """A query for rows of these terms: variables, calls, aggregates, pulls."""
+    return Query([t.form for t in terms], {})

@@ -22,7 +22,7 @@ ORDER = {
     "datalog": [
         "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
         "renaming", "monotone", "shapes", "rules", "plan", "pictures", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
-        "naive", "query", "atomic", "api", "__init__", "cli",
+        "naive", "prepared", "query", "atomic", "api", "__init__", "cli",
     ],
     "exchange": [
         "files", "types", "source", "csv_files", "records", "parquet_files", "importing", "exporting", "dump", "restore", "copying",

@@ -13,7 +13,7 @@ import pytest
 
 import datalog as d
 from datalog import kernels
-from datalog.query import _PREPARED, prepare
+from datalog.prepared import _PREPARED, prepare
 from store.errors import DatalogError, PullError, QueryError
 
 SCHEMA = {

@@ -10,7 +10,7 @@ import datalog as d
 from datalog import cli
 from datalog.charts import bar_svg, bar_text
 from datalog.pictures import PLAN_FORMATS, SCHEMA_FORMATS, plan_picture, reference_targets, schema_picture
-from datalog.query import prepare
+from datalog.prepared import prepare
 
 QUERIES = [
     ("[:find ?n :where [?p :person/name ?n]]", []),
