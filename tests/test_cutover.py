@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from staged import EXAMPLE, UNTIMED, Images, climb, edn, opened
+from staged import EXAMPLE, UNTIMED, Images, climb, command, edn, opened
 
 import datalog as d
 from datalog import kw
@@ -581,45 +580,43 @@ def test_sinks_of_extras():
 # -- commands
 
 
-def command(*arguments, folder, check=True):
+def memory_command(name, *rest, folder, check=True):
     """(exit code, output) of `datalog memory ...` on the memory of a folder."""
-    name, *rest = arguments
-    ran = subprocess.run(
-        [sys.executable, "-m", "datalog.cli", "memory", name, str(folder / "memory.edn"), "--db", str(folder / "memory.db"), *rest],
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+    code, out, errors = command("memory", name, folder / "memory.edn", "--db", folder / "memory.db", *rest)
     if check:
-        assert ran.returncode == 0, ran.stderr + ran.stdout
-    return ran.returncode, ran.stdout + ran.stderr
+        assert code == 0, errors + out
+    return code, out + errors
 
 
 def test_a_migration_by_commands(tmp_path):
     """From a file to the archive by commands alone, with exit codes and JSON."""
     everything = example(tmp_path)
     untimed = ["--read-ratio", "none", "--query-ratio", "none", "--save-ratio", "none"]
-    assert "edn-only" in command("status", folder=tmp_path)[1]
-    assert json.loads(command("plan", "--json", folder=tmp_path)[1])["passed"]
-    command("stage", "dual-write", "--why", "begin", folder=tmp_path)
-    code, text = command("plan", folder=tmp_path, check=False)
+    assert "edn-only" in memory_command("status", folder=tmp_path)[1]
+    assert json.loads(memory_command("plan", "--json", folder=tmp_path)[1])["passed"]
+    memory_command("stage", "dual-write", "--why", "begin", folder=tmp_path)
+    code, text = memory_command("plan", folder=tmp_path, check=False)
     assert (code, "FAIL filled: session" in text) == (1, True)
-    code, text = command("stage", "shadow", folder=tmp_path, check=False)
+    code, text = memory_command("stage", "shadow", folder=tmp_path, check=False)
     assert code == 2
     assert "UserError [stage/gate]" in text
-    assert json.loads(command("backfill", "--json", "--chunk", "100", folder=tmp_path)[1])["added"] == len(everything)
+    assert json.loads(memory_command("backfill", "--json", "--chunk", "100", folder=tmp_path)[1])["added"] == len(
+        everything
+    )
     for stage in STAGES[2:5]:
-        command("stage", stage, *untimed, folder=tmp_path)
-    assert "equal" in command("verify", "--how", "digests", folder=tmp_path)[1]
-    assert json.loads(command("verify", "--json", folder=tmp_path)[1])["same"] == len(everything)
-    command("stage", "--reads", "edn", folder=tmp_path)
-    assert json.loads(command("status", "--json", folder=tmp_path)[1])["kinds"]["session"]["reads_now"] == "edn"
-    command("stage", "--reads", "datalog", folder=tmp_path)
-    assert "differences: 0" in command("repair", "--dry-run", folder=tmp_path)[1]
-    command("stage", "datalog-only", *untimed, folder=tmp_path)
-    command("rollback", "--to", "rampdown", folder=tmp_path)
-    command("stage", "datalog-only", *untimed, folder=tmp_path)
-    command("archive", folder=tmp_path)
-    assert "# Migration report" in command("report", folder=tmp_path)[1]
-    command("report", "--to", str(tmp_path / "out"), folder=tmp_path)
+        memory_command("stage", stage, *untimed, folder=tmp_path)
+    assert "equal" in memory_command("verify", "--how", "digests", folder=tmp_path)[1]
+    assert json.loads(memory_command("verify", "--json", folder=tmp_path)[1])["same"] == len(everything)
+    memory_command("stage", "--reads", "edn", folder=tmp_path)
+    assert json.loads(memory_command("status", "--json", folder=tmp_path)[1])["kinds"]["session"]["reads_now"] == "edn"
+    memory_command("stage", "--reads", "datalog", folder=tmp_path)
+    assert "differences: 0" in memory_command("repair", "--dry-run", folder=tmp_path)[1]
+    memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
+    memory_command("rollback", "--to", "rampdown", folder=tmp_path)
+    memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
+    memory_command("archive", folder=tmp_path)
+    assert "# Migration report" in memory_command("report", folder=tmp_path)[1]
+    memory_command("report", "--to", str(tmp_path / "out"), folder=tmp_path)
     assert (tmp_path / "out" / "report.md").exists()
 
 
@@ -628,14 +625,18 @@ def test_commands_to_a_running_application(tmp_path):
     example(tmp_path)
     with MemoryStore(tmp_path / "memory.edn", tmp_path / "memory.db") as memory:
         memory.init()
-        command("stage", "dual-write", folder=tmp_path)
+        files = [str(tmp_path / "memory.edn"), "--db", str(tmp_path / "memory.db")]
+        subprocess.run(  # once from a process of its own; to the memory they are all the same, by the lock of the file
+            [sys.executable, "-m", "datalog.cli", "memory", "stage", *files, "dual-write"],
+            check=True, cwd=ROOT, capture_output=True,
+        )  # fmt: skip
         assert memory.stage_name() == "dual-write"
-        assert json.loads(command("backfill", "--json", folder=tmp_path)[1])["complete"]
-        code, text = command("stage", "rampdown", folder=tmp_path, check=False)
+        assert json.loads(memory_command("backfill", "--json", folder=tmp_path)[1])["complete"]
+        code, text = memory_command("stage", "rampdown", folder=tmp_path, check=False)
         assert (code, "stage/move" in text) == (2, True)
-        text = command("status", "--watch", "--count", "2", "--every", "0.1", folder=tmp_path)[1]
+        text = memory_command("status", "--watch", "--count", "2", "--every", "0.1", folder=tmp_path)[1]
         assert "rates:" in text
-        command("rollback", folder=tmp_path)
+        memory_command("rollback", folder=tmp_path)
         assert memory.stage_name() == "edn-only"
         assert [p.name for p in (tmp_path / "memory.edn.commands").iterdir()] == []
     with MemoryStore(tmp_path / "memory.edn", tmp_path / "memory.db", commands=False) as memory:
@@ -643,6 +644,5 @@ def test_commands_to_a_running_application(tmp_path):
         for path in (tmp_path / "memory.edn.commands").iterdir():
             path.unlink()
         (tmp_path / "memory.edn.commands").rmdir()
-        code, text = command("status", folder=tmp_path, check=False)
+        code, text = memory_command("status", folder=tmp_path, check=False)
         assert (code, "memory/no-answer" in text) == (3, True)
-    assert time.monotonic() > 0

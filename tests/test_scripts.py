@@ -25,6 +25,8 @@ from migration.script_history import is_record, read_applied
 from migration.script_schema import differences, plain_schema, read_declared
 from store.errors import UserError
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).parent.parent
 SHOP = ROOT / "examples" / "shop"
 
@@ -381,7 +383,7 @@ def test_two_processes_apply_each_script_once(tmp_path: Path) -> None:
 
 def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     """After each kill every script is there whole with its record, or not at all; in the end all are, and nothing is damaged."""
-    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "4"))
+    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "3"))
     s = long_folder(tmp_path, 30)
     r = random.Random(4)
     for _ in range(rounds):
@@ -569,46 +571,26 @@ def test_exit_codes_of_what_cannot_be(tmp_path: Path, capsys: Any, monkeypatch: 
 # the pytest plugin
 
 
-def pytest_in(path: Path, *arguments: str) -> tuple[int, str]:
-    """A pytest of its own in a folder."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:hypothesispytest",
-            *arguments,
-        ],
-        cwd=path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_the_plugin_runs_four_tests(tmp_path: Path) -> None:
+def test_the_plugin_runs_four_tests(pytester: pytest.Pytester) -> None:
     """With a folder configured the four tests are there and pass; a script that does not fit makes one fail in words."""
-    shutil.copytree(SHOP, tmp_path / "shop")
-    (tmp_path / "pytest.ini").write_text(
+
+    def run(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess("-p", "no:xdist", "-p", "no:hypothesispytest", *arguments)
+
+    shop = shutil.copytree(SHOP, pytester.path / "shop")
+    pytester.makeini(
         "[pytest]\ndatalog_scripts = shop/migrations\ndatalog_scripts_schema = shop/schema.edn\ndatalog_scripts_data = shop/data\n"
     )
-    code, out = pytest_in(tmp_path)
-    assert (code, "4 passed" in out) == (0, True), out
-    (tmp_path / "shop" / "migrations" / "0007_more.edn").write_text("{:up [{:schema {:x/y {}}}]}")
-    code, out = pytest_in(tmp_path)
-    assert (code, "1 failed, 3 passed" in out) == (1, True), out
-    assert ":x/y is in the scripts and not in schema.edn" in out
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    code, out = pytest_in(tmp_path, "--datalog-scripts", "shop/migrations")
-    assert (code, "3 passed" in out) == (0, True), out
-    assert pytest_in(tmp_path)[0] == 5  # nothing was asked for
+    result = pytester.runpytest_subprocess("-p", "no:xdist", "-p", "no:hypothesispytest")
+    assert (result.ret, result.parseoutcomes()) == (0, {"passed": 4})
+    (shop / "migrations" / "0007_more.edn").write_text("{:up [{:schema {:x/y {}}}]}")
+    result = run()
+    assert (result.ret, result.parseoutcomes()) == (1, {"failed": 1, "passed": 3})
+    result.stdout.fnmatch_lines(["*:x/y is in the scripts and not in schema.edn*"])
+    pytester.makeini("[pytest]\n")
+    result = run("--datalog-scripts", "shop/migrations")
+    assert (result.ret, result.parseoutcomes()) == (0, {"passed": 3})
+    assert run().ret == 5  # nothing was asked for
 
 
 def test_same_data_sees_through_new_ids_only() -> None:
