@@ -71,7 +71,7 @@ def _database(to: Any, via: Any, names: Any, extra: Any = ()) -> Any:
 
 
 @pytest.mark.parametrize("limits", ["as they are", "arrays", "no walk", "plans"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), EDGES, EDGES, EDGES, EDGES)
 def test_every_form_and_call_equals_the_reference(
     limits: str, form: str, to: Any, via: Any, names: Any, extra: Any

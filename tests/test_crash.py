@@ -6,6 +6,6 @@ import crash
 
 
 def test_a_killed_writer_loses_nothing() -> None:
-    """After each of twenty kills every acknowledged transaction is there, none is torn, and `check` finds nothing."""
-    result = crash.run(20, seed=11, every=5)
+    """After each of twelve kills every acknowledged transaction is there, none is torn, and `check` finds nothing."""
+    result = crash.run(12, seed=11, every=4)
     assert result["acknowledged"] > 20

@@ -162,7 +162,7 @@ def meta_tree(value):
     return None if meta is None else meta
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values)
 def test_write_then_read_is_identity(value):
     """Any value survives, type-strictly, with its hash, its metadata, by every reader."""
@@ -175,7 +175,7 @@ def test_write_then_read_is_identity(value):
         assert write_edn(again) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(values, values)
 def test_equality_is_the_written_text(a, b):
     """Two values are strictly equal exactly when their strict keys are, and equal ones hash the same."""
@@ -190,7 +190,7 @@ def test_equality_is_the_written_text(a, b):
     assert strict_equal(pickle.loads(pickle.dumps(a)), a)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(st.sampled_from("[](){}#_^:;\"\\ \n,a1/.+-MNe@'!u0")))
 def test_any_text_is_read_or_refused(text):
     """No text brings anything but forms or an EdnError, and the readers agree on which."""
@@ -209,7 +209,7 @@ def test_any_text_is_read_or_refused(text):
     assert strict_equal(read_all(" ".join(map(write_edn, forms))), forms)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(values)
 def test_nodes_point_at_their_forms(value):
     """The text of each node reads as the node's value."""

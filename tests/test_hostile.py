@@ -25,13 +25,13 @@ def db():
 
 
 def test_hostile_texts_end_in_our_errors() -> None:
-    """10,000 texts, broken at random or hostile, give an answer or a DatalogError, and touch no file, module, socket or process."""
-    command = [sys.executable, str(Path(__file__).parent / "hostile.py"), "--count", "10000"]
+    """3,000 texts (`tests/hostile.py --count 10000` for more), broken at random or hostile, give an answer or a DatalogError, and touch no file, module, socket or process."""
+    command = [sys.executable, str(Path(__file__).parent / "hostile.py"), "--count", "3000"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     answers = re.search(r"answer: (\d+)", found.stdout)
     assert answers is not None
-    assert int(answers.group(1)) > 500
+    assert int(answers.group(1)) > 150
 
 
 def test_broken_pull_patterns_end_in_our_errors(db) -> None:

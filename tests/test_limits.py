@@ -9,7 +9,7 @@ import pytest
 
 import datalog as d
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.25
 SLACK_S = 3.0  # for machines that do other things too; `python tests/limits.py` measures
 MEMORY = 64 << 20
 

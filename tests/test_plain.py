@@ -85,7 +85,7 @@ def _run(transactions: Any) -> list[Any]:
     return seen
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TRANSACTIONS)
 def test_both_paths_do_the_same(transactions: Any) -> None:
     """Any transactions, wrong ones among them, through the short path where it takes them and through the general one alone."""

@@ -27,7 +27,7 @@ def _array(values: list[int]) -> Any:
     return np.array(values, dtype=np.int64)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.integers(0, 40).flatmap(lambda n: st.lists(st.lists(_INT64, min_size=n, max_size=n), min_size=1, max_size=5)))
 def test_unpack_is_the_inverse_of_pack(columns: list[list[int]]) -> None:
     """Columns of any int64 come back exactly, whole or written into larger arrays."""
@@ -42,7 +42,7 @@ def test_unpack_is_the_inverse_of_pack(columns: list[list[int]]) -> None:
             assert out.tolist() == [7, 7, *column, 7]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(1, 40).flatmap(lambda n: st.lists(st.lists(_INT64, min_size=n, max_size=n), min_size=1, max_size=4)),
     st.sets(st.integers(1, 39)),
@@ -56,7 +56,7 @@ def test_many_segments_at_once_are_the_same_bytes(columns: list[list[int]], inne
     assert pack_many(arrays, cuts) == [pack(piece) for piece in pieces]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sets(st.integers(1, 6), min_size=1, max_size=6), min_size=1, max_size=4),
     st.booleans(),
@@ -119,7 +119,7 @@ def _columns(rows: list[tuple[int, int]]) -> Any:
     return _array([r[0] for r in rows]), _array([r[1] for r in rows])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_ROWS, _ROWS)
 def test_merging_runs_equals_merging_sets(base: list[tuple[int, int]], others: list[tuple[int, int]]) -> None:
     """Removing and inserting rows keeps a run sorted and gives the set difference and union."""
@@ -147,7 +147,7 @@ def test_many_ties_are_searched_together() -> None:
     assert positions(k1, k2, q1, q2).tolist() == [bisect.bisect_left(rows, w) for w in wanted]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(_SMALL | _INT64, _SMALL | _INT64), max_size=40))
 def test_orders_are_stable_sorts(rows: list[tuple[int, int]]) -> None:
     """The order of keys of any spread, and of pairs of them, is the stable one."""

@@ -68,7 +68,7 @@ def test_byte_order_is_value_order(name: str) -> None:
     """The byte forms of two values of one type compare as the values do."""
     key = _KEYS.get(name, lambda v: v)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=120, deadline=None)
     @given(_TYPES[name], _TYPES[name])
     def run(a: Any, b: Any) -> None:
         if name == "decimal" and a == b == 0:
@@ -95,7 +95,7 @@ _ANY = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_ANY)
 def test_decode_is_the_inverse_of_encode(value: Any) -> None:
     """Every value comes back from its bytes, type-strictly equal."""
@@ -103,7 +103,7 @@ def test_decode_is_the_inverse_of_encode(value: Any) -> None:
     assert strict_equal(back, value) or (isinstance(value, Fraction) and value.denominator == 1 and back == value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(_ANY, _ANY)
 def test_equal_bytes_mean_equal_values(a: Any, b: Any) -> None:
     """Two values have one byte form exactly if they are type-strictly equal."""
@@ -122,7 +122,7 @@ def test_types_order_by_rank() -> None:
     assert len(set(encoded)) == len(encoded)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(_FLOATS, min_size=1, max_size=20))
 def test_codes_of_doubles_keep_their_order(values: list[float]) -> None:
     """Codes of doubles are exact and compare as the doubles do, one by one and as arrays."""
@@ -134,7 +134,7 @@ def test_codes_of_doubles_keep_their_order(values: list[float]) -> None:
     assert np.array_equal(np.argsort(codes, kind="stable"), np.argsort(array, kind="stable"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_INSTANTS, st.integers(-14 * 60, 14 * 60))
 def test_instants_keep_the_microsecond_in_any_zone(at: datetime, minutes: int) -> None:
     """An instant's code does not depend on the zone it is written in, and decodes to the microsecond."""
