@@ -105,10 +105,9 @@ class OverlayView:
     def _visible(self, places: list[int] | None) -> list[Row]:
         if not places:
             return []
-        rows, n = self.overlay.rows, self.n
-        if places[-1] < n:
-            return [rows[i] for i in places]
-        return [rows[i] for i in places if i < n]
+        # NB: the writer may append to `places` at any moment, also between a look at its end and a walk over it
+        rows = self.overlay.rows
+        return [rows[i] for i in places[: bisect_left(places, self.n)]]
 
     def of_entity(self, e: int) -> list[Row]:
         """The rows of an entity, oldest first."""
@@ -129,7 +128,7 @@ class OverlayView:
 
     def aids(self) -> list[int]:
         """The attributes that have rows here."""
-        return [a for a, places in self.overlay.by_a.items() if places[0] < self.n]
+        return [a for a, places in list(self.overlay.by_a.items()) if places[0] < self.n]
 
     def last_tx(self, a: int) -> int:
         """The newest tx of an attribute's rows, 0 when it has none."""
