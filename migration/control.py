@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from migration.memory import MemoryStore
     from migration.memory_core import MemoryCore
 
-__all__ = ["Serving", "send"]
+__all__ = ["Serving", "ask_to_share", "send"]
 
 _EVERY_S: Final = 0.1
 _TAKEN_UP_S: Final = 10.0  # a process that has not taken up a request by then does not serve
@@ -152,6 +152,12 @@ def send(
         return result
     kind = StorageError if error["family"] == "storage" else UserError
     raise kind(error["code"], error["message"], data=error["data"])
+
+
+def ask_to_share(memory_file: Path) -> None:
+    """Asks the process that has a memory alone to let others in; returns when it has answered, whatever it said."""
+    with contextlib.suppress(StorageError, UserError):
+        send(memory_file, "share", {}, lambda _s, _d, _o: None)
 
 
 def _no_answer(memory_file: Path) -> StorageError:

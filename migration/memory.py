@@ -90,10 +90,9 @@ class MemoryStore(MemorySaves):
                 }
             except DatalogError as e:
                 out["database"] = {"ok": False, "error": e.code}
-        if self.follower is not None:
-            failing = self.follower.failing
-            out["pending"] = len(self.follower.pending)
-            out["failing"] = failing.code if failing is not None else None
+        for follower in self.followers[-1:]:
+            out["pending"] = len(follower.pending)
+            out["failing"] = follower.failing.code if follower.failing is not None else None
         out["ok"] = all(part.get("ok", True) for part in (out["edn"], out["database"])) and not out.get("failing")
         return out
 

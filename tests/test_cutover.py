@@ -475,7 +475,7 @@ def test_archive_and_report(tmp_path):
         "import sys; from datalog import kw; from migration.memory import MemoryStore\n"
         "with MemoryStore(sys.argv[1], sys.argv[2]) as m:\n"
         "    assert m.get_value(kw('k/late')) == 1; m.save_value(kw('k/late'), 2)\n"
-        "assert not {'migration.edn_side', 'migration.journal'} & set(sys.modules)"
+        "assert not {'migration.edn_side', 'migration.source'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "memory.edn", tmp_path / "memory.db"], check=True, cwd=ROOT)
     assert not (tmp_path / "memory.edn").exists()
