@@ -255,7 +255,7 @@ class MemoryCore:
         """
         if self._file_lock.shared:
             return
-        wanted = self.settings.alone and self.settings.lag > 0 and self._commands
+        wanted = self.goes_alone
         if fresh:
             remove_journal(self.side.path)
         if wanted or journal_files(journal_base(self.side.path)):
@@ -266,6 +266,11 @@ class MemoryCore:
             self.journal, self.ahead = journal, ahead
         if not wanted:
             self._share_now()
+
+    @property
+    def goes_alone(self) -> bool:
+        """True when this process may keep a journal of the database side: somebody has to answer who wants to come in."""
+        return self.settings.alone and self.settings.lag > 0 and self._commands
 
     def share(self) -> bool:
         """Lets other processes in: from now on each save is a commit. False when the stage does not allow it.
