@@ -31,7 +31,7 @@ from migration.memory import MemoryStore
 from migration.modes import STAGES
 from migration.source import read_memory
 from migration.stages import StageRecord
-from migration.telemetry import Event, Histogram, Telemetry, to_json_lines, to_logging, to_opentelemetry, to_prometheus
+from migration.telemetry import Histogram, to_json_lines, to_logging, to_opentelemetry, to_prometheus
 from migration.verify import verify
 from store.errors import StorageError, StoreCorrupt, UserError
 
@@ -552,29 +552,73 @@ def test_histograms_know_quantiles():
     assert h.as_dict()["count"] == 20_000
 
 
-def test_sinks_of_extras():
-    """OpenTelemetry's meter is given counts and durations; a package that is missing is named with the extra."""
-    given = []
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    """Packages are imported when a sink is made, and a missing one is named."""
+    code = "import sys, migration.memory; assert not {'prometheus_client', 'opentelemetry'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    with pytest.raises(UserError, match="prometheus_client"):
+        to_prometheus()
+    with pytest.raises(UserError, match="opentelemetry"):
+        to_opentelemetry()
 
-    class Meter:
-        def create_histogram(self, name, **_):
-            return type("H", (), {"record": lambda _, v, a: given.append((name, v, a["operation"]))})()
 
-        def create_counter(self, name, **_):
-            return type("C", (), {"add": lambda _, v, a: given.append((name, v, a["operation"]))})()
+def test_opentelemetry(tmp_path):
+    """Its own reader finds the operations of a memory, by stage and store, errors among them."""
+    metrics = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    reader = export.InMemoryMetricReader()
+    provider = metrics.MeterProvider(metric_readers=[reader])
+    with opened(tmp_path, sinks=[to_opentelemetry(provider.get_meter("test"))]) as memory:
+        _work_for_sinks(memory)
+    found = {}
+    (resource,) = reader.get_metrics_data().resource_metrics
+    for metric in resource.scope_metrics[0].metrics:
+        for point in metric.data.data_points:
+            at = tuple(point.attributes[n] for n in ("operation", "stage", "store", "error"))
+            found[metric.name, at] = point
+    assert found["datalog.memory.operations", ("save_value", "edn-only", "edn", "")].value == 3
+    duration = found["datalog.memory.duration", ("get_value", "dual-write", "edn", "")]
+    assert duration.count == 2
+    assert 0 < duration.sum < 1e6  # microseconds
+    assert found["datalog.memory.operations", ("clear_memory", "dual-write", "", "memory/broken")].value == 1
+    assert ("datalog.memory.operations", ("stage", "dual-write", "", "")) in found
+    provider.shutdown()
 
-    telemetry = Telemetry([to_opentelemetry(Meter())])
-    telemetry.emit(Event("get_value", ns=5_000))
-    assert ("datalog.memory.duration", 5.0, "get_value") in given
-    try:
-        import prometheus_client
-    except ImportError:
-        with pytest.raises(UserError, match="prometheus"):
-            to_prometheus()
-    else:
-        registry = prometheus_client.CollectorRegistry()
-        to_prometheus(registry)(Event("get_value", ns=5_000))
-        assert b"datalog_memory_seconds_count" in prometheus_client.generate_latest(registry)
+
+def test_prometheus(tmp_path):
+    """What it would be scraped for: counts and durations by operation, stage and store, errors by code."""
+    client = pytest.importorskip("prometheus_client")
+    registry = client.CollectorRegistry()
+    with opened(tmp_path, sinks=[to_prometheus(registry)]) as memory:
+        _work_for_sinks(memory)
+
+    def value(name, *labels, **more):
+        named = dict(zip(("operation", "stage", "store"), labels, strict=True))
+        return registry.get_sample_value(name, {**named, **more})
+
+    assert value("datalog_memory_seconds_count", "save_value", "edn-only", "edn") == 3
+    assert value("datalog_memory_seconds_count", "get_value", "dual-write", "edn") == 2
+    assert 0 < value("datalog_memory_seconds_sum", "get_value", "dual-write", "edn") < 1
+    assert value("datalog_memory_errors_total", "clear_memory", "dual-write", "", error="memory/broken") == 1
+    assert b"datalog_memory_seconds_bucket" in client.generate_latest(registry)
+
+
+def _work_for_sinks(memory):
+    """Three saves, a stage move, two reads, an error."""
+    for n in range(3):
+        memory.save_value(kw(f"k/{n}"), n)
+    climb(memory, "dual-write")
+    assert (memory.get_value(kw("k/1")), memory.get_value(kw("no/such"))) == (1, None)
+
+    def broken(*_):
+        raise StorageError("memory/broken", "for the sinks")
+
+    cleared, memory._cleared = memory._cleared, broken
+    with pytest.raises(StorageError):
+        memory.clear_memory()
+    memory._cleared = cleared
 
 
 # -- commands
