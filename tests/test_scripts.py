@@ -342,7 +342,7 @@ from migration import scripts
 from migration.script_folder import read_folder
 with d.connect(sys.argv[1]) as conn:
     print("ready", flush=True)
-    done = scripts.apply(conn, read_folder(Path(sys.argv[2])))
+    done = scripts.apply(conn, read_folder(Path(sys.argv[2]))) if sys.argv[3] == "apply" else scripts.revert(conn, to=1)
     print(len(done))
 """
 
@@ -355,9 +355,9 @@ def up(conn):
 """
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
-    """A process that applies all scripts."""
-    command = [sys.executable, "-c", APPLY.format(root=str(ROOT)), str(tmp_path / "db"), str(tmp_path / "s")]
+def start(tmp_path: Path, what: str = "apply") -> subprocess.Popen[str]:
+    """A process that applies all scripts, or reverts all but the first."""
+    command = [sys.executable, "-c", APPLY.format(root=str(ROOT)), str(tmp_path / "db"), str(tmp_path / "s"), what]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -381,13 +381,29 @@ def test_two_processes_apply_each_script_once(tmp_path: Path) -> None:
         assert sorted(n for _, n in events) == list(range(13))
 
 
-def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> None:
-    """After each kill every script is there whole with its record, or not at all; in the end all are, and nothing is damaged."""
+@pytest.mark.parametrize("what", ["apply", "revert"])
+def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path, what: str) -> None:
+    """After each kill every script is there whole with its record, or not at all; in the end all are, or none, and nothing is damaged.
+
+    The long form: SCRIPT_KILL_ROUNDS=200 pytest -n 0 tests/test_scripts.py -k killed
+    """
     rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "3"))
-    s = long_folder(tmp_path, 30)
+    n = 30 if what == "apply" else 20
+    s = long_folder(tmp_path, n)
     r = random.Random(4)
+    stopped = []
+
+    def begin() -> None:
+        """The state that is the farthest from the end."""
+        with d.connect(tmp_path / "db") as conn:
+            if what == "apply":
+                scripts.revert(conn, to=0)
+            else:
+                scripts.apply(conn, read_folder(s))
+
+    begin()
     for _ in range(rounds):
-        process = start(tmp_path)
+        process = start(tmp_path, what)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(r.uniform(0.0, 0.25))
@@ -397,18 +413,25 @@ def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> No
         with d.connect(tmp_path / "db") as conn:
             applied = list(read_applied(conn.db()))
             assert applied == list(range(1, len(applied) + 1))
-            made = [n for n in conn.schema if n.startswith(":n/a")]
+            made = [name for name in conn.schema if name.startswith(":n/a")]
             assert len(made) == max(0, len(applied) - 1)
             for name in made:
                 assert len(conn.db().datoms("aevt", name)) == 2000
             if len(applied) > 1:
                 assert conn.q("[:find ?l . :where [1 :n/last ?l]]") == len(applied)
-        if len(applied) == 30:
-            break
+        stopped.append(len(applied))
+        if stopped[-1] == (n if what == "apply" else 1):
+            begin()
     with d.connect(tmp_path / "db") as conn:
-        scripts.apply(conn, read_folder(s))
-        assert scripts.check(read_folder(s), conn=conn) == []
+        if what == "apply":
+            scripts.apply(conn, read_folder(s))
+            assert scripts.check(read_folder(s), conn=conn) == []
+        else:
+            scripts.revert(conn, to=0)
+            assert list(read_applied(conn.db())) == []
+            assert not [name for name in conn.schema if name.startswith(":n/")]
     assert d.check(tmp_path / "db") == []
+    print(f"{what}: {rounds} kills, {sum(1 < k < n for k in stopped)} of them half way")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
