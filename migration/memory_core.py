@@ -302,6 +302,7 @@ class MemoryCore:
                 self._file_lock.take(shared=True)
             except StoreLocked:
                 if time.monotonic() > until:
+                    self._opened, self._closed = False, True  # without a lock nothing may be read or written any more
                     raise
                 time.sleep(_TICK_S)
             else:

@@ -678,6 +678,7 @@ def test_commands_to_a_running_application(tmp_path):
         assert json.loads(memory_command("backfill", "--json", folder=tmp_path)[1])["complete"]
         code, text = memory_command("stage", "rampdown", folder=tmp_path, check=False)
         assert (code, "stage/move" in text) == (2, True)
+        assert "Expected: one step up" in text  # all of the message comes over
         text = memory_command("status", "--watch", "--count", "2", "--every", "0.1", folder=tmp_path)[1]
         assert "rates:" in text
         memory_command("rollback", folder=tmp_path)

@@ -96,6 +96,11 @@ def test_a_crash_at_every_step_of_saving(tmp_path, monkeypatch):
             images.acknowledged = dict(expected)
             if n % 3 == 2:
                 memory.ahead.drain(most=2)
+        memory.share()
+        assert memory.journal is None
+        memory.save_value(kw("k/0"), "a commit")
+        expected[kw("k/0")] = "a commit"
+        images.acknowledged = dict(expected)
         memory.clear_memory()
         images.acknowledged = {}
         images.take()
