@@ -92,6 +92,8 @@ class MemoryCore:
         self._database_lock = FairLock()  # the database's own lock is not fair
         self.turnstile = Turnstile()
         self._file_lock = FileLock(self.file.with_name(f"{self.file.name}.lock"))
+        # in datalog-only held in the same form: another memory file that names this database has a lock of its own
+        self._side_lock = FileLock(self.side.path / "saves.lock")
         self._opened = False
         self._closed = False
         self._pid = os.getpid()
@@ -132,9 +134,8 @@ class MemoryCore:
             if self.edn is not None:
                 self.edn.close()
         finally:
-            if self.journal is not None:
-                self.journal.close()
-            self.edn = self.journal = None
+            self._let_journal_be()
+            self.edn = None
             self.side.close(for_good=True)
             self._file_lock.release()
             self._opened = False
@@ -254,7 +255,9 @@ class MemoryCore:
         With `fresh` there is nothing to be taken up: everything is in the database.
         """
         if self._file_lock.shared:
+            self._side_lock.take(shared=True)
             return
+        self._side_lock.take()
         wanted = self.goes_alone
         if fresh:
             remove_journal(self.side.path)
@@ -299,6 +302,7 @@ class MemoryCore:
         until = time.monotonic() + _GIVE_UP_S
         while True:
             try:
+                self._side_lock.take(shared=True)
                 self._file_lock.take(shared=True)
             except StoreLocked:
                 if time.monotonic() > until:
@@ -331,12 +335,14 @@ class MemoryCore:
         journal, self.journal, self.ahead = self.journal, None, None
         if journal is not None:
             journal.remove()
+        self._side_lock.release()
 
     def _let_journal_be(self) -> None:
         """Closes the journal as it is: what it holds is taken up by who opens the memory next."""
         journal, self.journal, self.ahead = self.journal, None, None
         if journal is not None:
             journal.close()
+        self._side_lock.release()
 
     @property
     def followers(self) -> tuple[Follower, ...]:

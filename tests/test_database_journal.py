@@ -195,6 +195,21 @@ def test_who_takes_no_commands_has_no_journal(tmp_path):
                 assert other.get_value(kw("a")) == memory.get_value(kw("a"))
 
 
+def test_another_file_that_names_the_same_database(tmp_path):
+    """Its lock is another one; the journal in the database's directory is not taken from under who has it."""
+    with alone(tmp_path) as one:
+        one.save_value(kw("a"), 1)
+        with MemoryStore(tmp_path / "other.edn", tmp_path / "memory.db") as two, pytest.raises(StoreLocked):
+            two.save_value(kw("a"), 2)
+        one.save_value(kw("b"), 2)
+        image = shutil.copytree(tmp_path, tmp_path / "image")
+        one.share()
+        with MemoryStore(tmp_path / "other.edn", tmp_path / "memory.db") as two, pytest.raises(StoreLocked):
+            two.keys()
+    with opened(image) as again:
+        assert again.get_all() == {kw("a"): 1, kw("b"): 2}
+
+
 def test_not_let_in_while_the_database_fails(tmp_path, monkeypatch):
     """What the database does not take keeps others out, and is lost to nobody."""
     monkeypatch.setattr("migration.memory_core._GIVE_UP_S", 0.6)
