@@ -32,14 +32,14 @@ from migration.jsonvalue import decode, encode, to_text
 from store.errors import StorageError, StoreCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from migration.journal import Generation
     from store.edn import Keyword
 
-__all__ = ["DatabaseJournal", "journal_base", "remove_journal"]
+__all__ = ["DatabaseJournal", "journal_base", "remove_journal", "saves_ahead"]
 
 _LARGE: Final = 1 << 20  # bytes from which a new generation is begun
 
@@ -54,6 +54,23 @@ def remove_journal(database: Path) -> None:
     if database.is_dir():
         for path in journal_files(journal_base(database)):
             path.unlink(missing_ok=True)
+
+
+def saves_ahead(database: Path) -> list[tuple[int, Keyword, Entry | None]]:
+    """(number, key, entry or None) of the saves that the journal of a database directory holds, oldest first; only read.
+
+    Those whose number is above `:memory.state/applied` the database may lack.
+
+    Raises:
+        StoreCorrupt: `memory/journal-damaged`. StorageError: it cannot be read.
+    """
+    return [save for generation in read_journal(journal_base(database)) for save in _saves(generation)]
+
+
+def _saves(generation: Generation) -> Iterator[tuple[int, Keyword, Entry | None]]:
+    for operation, n, key_json, *value in generation.entries:
+        key = decode(key_json)
+        yield n, key, entry_of(key, decode(value[0])) if operation == "put" else None
 
 
 def _text(key: Keyword, entry: Entry | None, sequence: int) -> bytes:
@@ -103,11 +120,10 @@ class DatabaseJournal:
                     file=str(generation.path),
                 )
             self.sequence = max(self.sequence, generation.header["sequence"])
-            for operation, n, key_json, *value in generation.entries:
+            for n, key, entry in _saves(generation):
                 self.sequence = max(self.sequence, n)
                 if n > self.applied:
-                    key = decode(key_json)
-                    self.values[key] = entry_of(key, decode(value[0])) if operation == "put" else None
+                    self.values[key] = entry
                     self._numbers[key] = n
         self.pending = dict(self._numbers)
         if found:

@@ -53,6 +53,7 @@ _TICK_S: Final = 0.02  # how often the keeper looks round while there is somethi
 _REST_S: Final = 0.1  # and while there is not
 _PATIENCE_S: Final = 0.2  # after which a process that has the memory alone is asked to share it
 _GIVE_UP_S: Final = 10.0
+_AGAIN_S: Final = 5.0  # between two looks whether the others have gone
 
 
 class MemoryCore:
@@ -99,6 +100,7 @@ class MemoryCore:
         self._pid = os.getpid()
         self._in_update = threading.local()
         self._last_save = 0.0
+        self._looked_at = 0.0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
@@ -296,14 +298,19 @@ class MemoryCore:
             self.leave_journal()
         if not self._file_lock.shared:
             self._share_lock()
+        self._looked_at = time.monotonic()  # who asked has to have time to come in
 
     def _share_lock(self) -> None:
-        """Shares the lock; the system lets go of it for a moment, in which somebody else may take it alone."""
+        """Shares the lock of the file, then that of the database.
+
+        The system lets go of a lock for a moment when its form changes. Who takes the file's in that moment does not get the
+        database's, and gives up.
+        """
         until = time.monotonic() + _GIVE_UP_S
         while True:
             try:
-                self._side_lock.take(shared=True)
                 self._file_lock.take(shared=True)
+                self._side_lock.take(shared=True)
             except StoreLocked:
                 if time.monotonic() > until:
                     self._opened, self._closed = False, True  # without a lock nothing may be read or written any more
@@ -311,6 +318,22 @@ class MemoryCore:
                 time.sleep(_TICK_S)
             else:
                 return
+
+    def _keep_alone(self) -> bool:
+        """Goes on alone, with a journal, when those who shared the memory have gone."""
+        if self.edn is not None or self.journal is not None or not self.goes_alone:
+            return False
+        if time.monotonic() - self._looked_at < _AGAIN_S:
+            return False
+        self._looked_at = time.monotonic()
+        with self.held():
+            if self.edn is None and self.journal is None and self._opened:
+                try:
+                    self._file_lock.take()
+                    self._begin_alone(fresh=True)
+                except DatalogError:  # somebody is there; or a full disk
+                    self._share_lock()
+        return False
 
     def settle_journal(self) -> None:
         """Takes all of the journal to the database, but for what it refuses; nobody saves meanwhile.
@@ -479,7 +502,7 @@ class MemoryCore:
     def _keep(self) -> None:
         while not self._stop.is_set():
             busy = False
-            for task in (self._keep_draining, self._keep_rewriting, *self.tasks):
+            for task in (self._keep_draining, self._keep_rewriting, self._keep_alone, *self.tasks):
                 try:
                     busy = bool(task()) or busy
                 except DatalogError as e:

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from staged import Images, climb, opened
+from staged import Images, climb, command, edn, opened
 
 import datalog as d
 from datalog import kw
@@ -148,6 +149,37 @@ def test_taken_up_by_who_comes_next(tmp_path):
     memory.close()
 
 
+def test_an_export_has_what_is_ahead_of_the_database(tmp_path):
+    """Of a running memory and of one that was killed: no acknowledged save is missing, no deleted key there."""
+    memory = stopped(alone(tmp_path))
+    for n in range(4):
+        memory.save_value(kw(f"k/{n}"), n)
+    memory.save_now()
+    memory.save_value(kw("k/1"), "later")
+    memory.delete_value(kw("k/2"))
+    memory.save_value(kw("k/9"), 9)
+    code, out, errors = command("memory", "export", "--db", tmp_path / "memory.db")
+    assert code == 0, errors
+    assert edn(out) == {kw("k/0"): 0, kw("k/1"): "later", kw("k/3"): 3, kw("k/9"): 9} == memory.get_all()
+    memory.close()
+
+
+def test_no_import_over_a_memory_in_stages(tmp_path):
+    """The file of a memory that writes both is older than its journal: an import would take saves back from readers."""
+    with opened(tmp_path) as memory:
+        memory.save_value(kw("a"), 1)
+        climb(memory, "datalog-first")
+        memory.save_now()
+        memory.save_value(kw("a"), 2)
+        memory.follower.drain()
+        code, _, errors = command("memory", "import", memory.file, "--db", memory.side.path)
+        assert (code, "memory/staged" in errors) == (2, True)
+        assert memory.get_all() == {kw("a"): 2}
+        roll_back(memory)
+        memory.save_now()
+    assert command("memory", "import", tmp_path / "memory.edn", "--db", tmp_path / "memory.db")[0] == 0
+
+
 def test_a_journal_of_another_store_is_refused(tmp_path):
     """A journal that came with another database is not replayed into this one."""
     DatabaseJournal(tmp_path, FairLock(), store="one", applied=0).save(kw("a"), entry_of(kw("a"), 1))
@@ -181,6 +213,27 @@ def test_others_are_let_in(tmp_path):
         out = subprocess.run([sys.executable, "-c", code, *files], cwd=ROOT, capture_output=True, text=True, check=True)
         assert out.stdout == "4\n"
         assert again.get_value(kw("c")) == 4
+
+
+def test_alone_again(tmp_path, monkeypatch):
+    """When the others have gone, who is left saves to a journal again; while one is there, it does not."""
+    monkeypatch.setattr("migration.memory_core._AGAIN_S", 0.4)
+    with alone(tmp_path) as one:
+        with opened(tmp_path) as two:
+            for n in range(40):
+                one.update(kw("a"), lambda v: v + 1, default=0)
+                assert two.get_value(kw("a")) == n + 1
+            assert one.journal is None
+            assert two.journal is None
+            time.sleep(0.6)  # one has looked meanwhile
+            assert one.journal is None
+        until = time.monotonic() + 20
+        while one.journal is None and time.monotonic() < until:
+            one.update(kw("a"), lambda v: v + 1)
+        assert one.journal is not None
+        n = one.update(kw("a"), lambda v: v + 1).value
+        with opened(tmp_path) as two:
+            assert two.get_value(kw("a")) == n
 
 
 def test_who_takes_no_commands_has_no_journal(tmp_path):
