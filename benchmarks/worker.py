@@ -4,6 +4,7 @@
 {"op": "run", "query": "q1"}            -> {"seconds": ..., "rows": n}            fully turned into Python objects
 {"op": "run", ..., "columnar": true}    -> the same, left as the peer's own columns
 {"op": "check", "query": "q1"}          -> {"rows": n, "checksum": ...}
+{"op": "run", "task": "add-1"}          -> {"seconds": ..., "rows": n, "checksum": ...}
 {"op": "memory"}                        -> {"peak_mb": ...}
 """
 
@@ -48,14 +49,26 @@ def serve(peer: Any, workload: Any, request: dict[str, Any]) -> dict[str, Any]:
         return {"seconds": timed(peer.load)[0], **peer.figures()}
     if op == "memory":
         return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
-    if op == "special":
-        return dict(peer.special(request["name"]))
+    if "task" in request:
+        seconds, rows = run_task(peer, workload, request["task"])
+        return {"seconds": seconds, "rows": len(rows), "checksum": checksum(rows)}
     query = workload.query(request["query"])
     if op == "check":
         rows = peer.rows(query)
         return {"rows": len(rows), "checksum": checksum(rows)}
-    seconds, rows = timed(lambda: peer.columnar(query) if request.get("columnar") else peer.rows(query))
+    if hasattr(peer, "timed_rows"):  # a peer with a clock of its own, in another process
+        seconds, rows = peer.timed_rows(query)
+    else:
+        seconds, rows = timed(lambda: peer.columnar(query) if request.get("columnar") else peer.rows(query))
     return {"seconds": seconds, "rows": len(rows)}
+
+
+def run_task(peer: Any, workload: Any, name: str) -> tuple[float, Any]:
+    """A task of the workload, by the peer itself where it has tasks of its own."""
+    if hasattr(peer, "task"):
+        return peer.task(name)  # type: ignore[no-any-return]
+    tasks = importlib.import_module(f"{workload.name}.tasks").TASKS
+    return tasks[name](peer)  # type: ignore[no-any-return]
 
 
 def timed(f: Any) -> tuple[float, Any]:

@@ -51,6 +51,7 @@ class Workload:
     columns: dict[str, tuple[Any, Any]]
     tables: list[Table]
     queries: list[Query]
+    tasks: tuple[str, ...] = ()  # names in the workload's module `tasks`: what is timed besides queries
 
     def query(self, name: str) -> Query:
         """The question of this name."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datalog import pull_flat
 from datalog.errors import PullError, show
 from datalog.limits import Budget
 from datalog.pull_parser import ENDLESS, PullAttribute, PullPattern, parse_pattern
@@ -27,7 +28,7 @@ from store.value import Kind, decode_inline
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_WHOLE = PullPattern(wildcard=True, eid=":db/id", attributes=())
+_WHOLE = PullPattern(wildcard=True, eid=":db/id", attributes=(), flat=False)
 
 
 def pull(snapshot: Any, pattern: Any, eid: Any) -> dict[Any, Any] | None:
@@ -52,13 +53,28 @@ def pull_many(snapshot: Any, pattern: Any, eids: Iterable[Any]) -> list[Any]:
 
 def pull_values(snapshot: Any, pattern: PullPattern, refs: Sequence[Any], budget: Budget) -> list[Any]:
     """`pull_many` with a parsed pattern, inside a budget."""
+    eids = [r if type(r) is int and 0 < r < END_OF_EIDS else _resolved(snapshot, r) for r in refs]
+    if pattern.flat:
+        present = [e for e in eids if e is not None]
+        _charge(budget, pattern, len(present))
+        if len(present) == len(eids):
+            return (
+                pull_flat.few(snapshot, pattern, present)
+                if len(eids) <= pull_flat.FEW
+                else pull_flat.many(snapshot, pattern, present)
+            )
+        made = iter(pull_flat.many(snapshot, pattern, present))
+        return [None if e is None else next(made) for e in eids]
     puller = _Puller(snapshot, budget)
-    roots: list[_Node | None] = []
-    for ref in refs:
-        eid = ref if type(ref) is int and 0 < ref < END_OF_EIDS else _resolved(snapshot, ref)
-        roots.append(None if eid is None else _Node(eid))
+    roots = [None if e is None else _Node(e) for e in eids]
     puller.work(pattern, [r for r in roots if r is not None])
     return [None if r is None else puller.finished(r) for r in roots]
+
+
+def _charge(budget: Budget, pattern: PullPattern, nodes: int) -> None:
+    width = 60 + 12 * len(pattern.attributes)  # a node, its dict, a value for each attribute: kept to the end
+    budget.charge(nodes, width)
+    budget.hold(nodes * 8 * width)
 
 
 def _resolved(snapshot: Any, ref: Any) -> int | None:
@@ -115,9 +131,7 @@ class _Puller:
         """2. Fetch every attribute of a pattern for the nodes of a batch."""
         if not nodes:
             return
-        width = 60 + 12 * len(pattern.attributes)  # a node, its dict, a value for each attribute: kept to the end
-        self.budget.charge(len(nodes), width)
-        self.budget.hold(len(nodes) * 8 * width)
+        _charge(self.budget, pattern, len(nodes))
         if pattern.eid is not None:
             for node in nodes:
                 node.held[pattern.eid] = node.eid

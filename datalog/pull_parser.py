@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from store.edn import Node
 
 DEFAULT_LIMIT = 1000
+_MOST_KEPT = 256  # parsed patterns of a schema
 ENDLESS = -1
 _OPTIONS = (":as", ":limit", ":default", ":xform")
 
@@ -51,6 +52,18 @@ class PullPattern(Record):
     wildcard: bool
     eid: Any  # the key of :db/id, or None
     attributes: tuple[PullAttribute, ...]
+    flat: bool  # every attribute has one plain value, or a reference that is not followed
+
+
+def _is_flat(attributes: Sequence[PullAttribute]) -> bool:
+    return all(
+        s.attribute is not None
+        and not (s.reverse or s.attribute.many or s.attribute.component)
+        and s.pattern is None
+        and s.depth is None
+        and s.xform is None
+        for s in attributes
+    )
 
 
 def parse_pattern(pattern: Any, schema: Any) -> PullPattern:
@@ -63,7 +76,13 @@ def parse_pattern(pattern: Any, schema: Any) -> PullPattern:
     if isinstance(pattern, PullPattern):
         return pattern
     if isinstance(pattern, str):
-        return _PatternParser(pattern, schema, {}).pattern(read_node(pattern))
+        kept: PullPattern | None = schema.memo.get(("pull", pattern))
+        if kept is None:
+            parser = _PatternParser(pattern, schema, {})
+            kept = parser.pattern(read_node(pattern))
+            if not parser.calls and len(schema.memo) < _MOST_KEPT:  # a function may be registered anew
+                schema.memo["pull", pattern] = kept
+        return kept
     callables: dict[str, Callable[..., Any]] = {}
     node = node_of(_named(pattern, callables))
     return _PatternParser(node.text, schema, callables).pattern(node)
@@ -87,12 +106,13 @@ def _named(form: Any, callables: dict[str, Callable[..., Any]]) -> Any:
 class _PatternParser:
     """The parser of one pattern."""
 
-    __slots__ = ("callables", "schema", "text")
+    __slots__ = ("callables", "calls", "schema", "text")
 
     def __init__(self, text: str, schema: Any, callables: dict[str, Callable[..., Any]]) -> None:
         self.text = text
         self.schema = schema
         self.callables = callables
+        self.calls = False
 
     def pattern(self, node: Node) -> PullPattern:
         if not isinstance(node.value, Vector) or not node.items:
@@ -114,7 +134,7 @@ class _PatternParser:
                     found.append(spec)
         if wildcard and eid is None:
             eid = ":db/id"
-        return PullPattern(wildcard, eid, tuple(found))
+        return PullPattern(wildcard, eid, tuple(found), flat=not wildcard and _is_flat(found))
 
     def nested(self, key: Node, value: Node) -> PullAttribute:
         spec = self.spec(key)
@@ -172,6 +192,7 @@ class _PatternParser:
         return spec
 
     def callable(self, node: Node) -> Callable[..., Any]:
+        self.calls = True
         name = _text_of(node.value)
         if name is None:
             self.fail(node, "The name of a function is expected here.", ":xform upper-case")

@@ -53,6 +53,8 @@ class Renaming:
 
     def clauses(self, clauses: Iterable[Clause]) -> tuple[Clause, ...]:
         """The clauses under this renaming, with what they leave behind."""
+        for variable in sorted(_scope_variables(clauses), key=_name_of):
+            self.variable(variable)  # by name, so that new names do not depend on the order of the clauses
         kept, self.extra = self.extra, []
         renamed = tuple(self.clause(c) for c in clauses)
         result = renamed + tuple(self.extra)
@@ -159,7 +161,11 @@ def rename_scopes(clauses: tuple[Clause, ...], fresh: Callable[[str], str]) -> t
     return Renaming(identity, fresh, "$").clauses(clauses)
 
 
-def _scope_variables(clauses: tuple[Clause, ...]) -> list[Variable]:
+def _name_of(variable: Variable) -> str:
+    return variable.name
+
+
+def _scope_variables(clauses: Iterable[Clause]) -> list[Variable]:
     found: list[Variable] = []
     for clause in clauses:
         found.extend(clause_variables(clause))

@@ -11,19 +11,21 @@ from store.datom import Datom
 from store.schema import TX_INSTANT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from store.effects import BulkChange
     from store.snapshot import Snapshot
 
 
 @dataclass(slots=True)
 class Committed:
-    """What a transaction did. `rows` are (e, aid, v code, added); bulk changes are in `bulk`."""
+    """What a transaction did. `rows` are (e, aid, v code, ..., added); bulk changes are in `bulk`."""
 
     before: Snapshot
     after: Snapshot
     tx: int
     tempids: dict[Any, int]
-    rows: list[tuple[int, int, int, int]] = field(default_factory=list)
+    rows: Sequence[tuple[int, ...]] = field(default_factory=list)
     bulk: list[BulkChange] = field(default_factory=list)
     old_schema_rows: frozenset[int] = frozenset()
 
@@ -32,8 +34,8 @@ class Committed:
         out: list[Datom] = []
         rows = [r for r in self.rows if not (r[1] == TX_INSTANT and r[0] == self.tx and self._automatic)]
         by_aid: dict[tuple[int, int], list[int]] = {}
-        for i, (_, aid, _, added) in enumerate(rows):
-            by_aid.setdefault((aid, added), []).append(i)
+        for i, row in enumerate(rows):
+            by_aid.setdefault((row[1], row[-1]), []).append(i)
         made: dict[int, Datom] = {}
         for (aid, added), places in by_aid.items():
             # a value retracted by a change of type is still coded as the old schema had it

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 FIRST_TEMPORARY: Final = 1 << 62
 LONGEST_KEY: Final = 64
 _HASH_BYTES: Final = 16
+_OWN: Final = frozenset((str, Keyword))  # types whose own equality is strict and whose hash costs little
 _REMEMBERED: Final = 256  # longer values are not worth a place in the cache
 _APPEND_BYTES: Final = 1800  # a block below this stays inside an LMDB page when appended to
 _BLOCK_BYTES: Final = 32768
@@ -203,15 +204,15 @@ class Dictionary:
         self._known_end = 0  # codes below this have their block in _firsts
         self._blocks: dict[int, Block] = {}
         self._bytes = 0
-        self._find_str: dict[str, int] = {}
+        self._find_own: dict[str | Keyword, int] = {}
         self._find_raw: dict[bytes, int] = {}
 
     # -- value -> code
 
     def find(self, value: Any) -> int | None:
         """The stored code of a value, or None."""
-        if type(value) is str:
-            code = self._find_str.get(value)
+        if type(value) in _OWN:
+            code = self._find_own.get(value)
             if code is not None:
                 return code
         return self.find_raw(encode_value(value), value)
@@ -250,9 +251,9 @@ class Dictionary:
         """The stored codes of many values, None where there is none; one read transaction for all."""
         out: list[int | None] = [None] * len(values)
         left: list[tuple[bytes, int]] = []
-        known = self._find_str
+        known = self._find_own
         for i, value in enumerate(values):
-            code = known.get(value) if type(value) is str else None
+            code = known.get(value) if type(value) in _OWN else None
             if code is None:
                 data = encode_value(value)
                 code = self._find_raw.get(data)
@@ -276,11 +277,11 @@ class Dictionary:
         return out
 
     def _remember(self, data: bytes, value: Any, code: int) -> None:
-        if type(value) is str:
-            if len(value) <= _REMEMBERED:
-                if len(self._find_str) >= _FIND_ENTRIES:
-                    self._find_str.clear()
-                self._find_str[value] = code
+        if type(value) in _OWN:
+            if len(data) <= _REMEMBERED:
+                if len(self._find_own) >= _FIND_ENTRIES:
+                    self._find_own.clear()
+                self._find_own[value] = code
         elif len(data) <= _REMEMBERED:
             if len(self._find_raw) >= _FIND_ENTRIES:
                 self._find_raw.clear()
@@ -483,8 +484,8 @@ class NewCodes:
 
     def encode(self, value: Any) -> int:
         """The interned code of a value, a new one if it has none."""
-        if type(value) is str:
-            code = self._dictionary._find_str.get(value)  # noqa: SLF001 - the hot path of every transaction
+        if type(value) in _OWN:
+            code = self._dictionary._find_own.get(value)  # noqa: SLF001 - the hot path of every transaction
             if code is not None:
                 return code
         data = encode_value(value)
@@ -497,6 +498,13 @@ class NewCodes:
                 self.added[data] = code
                 self._values[data] = value
         return code
+
+    def back_to(self, next_code: int) -> None:
+        """Forgets the codes given out from `next_code` on: what wanted them is not done."""
+        if next_code != self.next_code:
+            for data in [data for data, code in self.added.items() if code >= next_code]:
+                del self.added[data], self._values[data]
+            self.next_code = next_code
 
     def encode_many(self, values: list[Any]) -> Codes:
         """The interned codes of many values, int64 (n,): each distinct value is looked up once."""

@@ -27,7 +27,7 @@ import os
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import UUID, uuid4
 from zlib import crc32
 
@@ -74,7 +74,12 @@ class Meta(NamedTuple):
             FORMAT, self.id.bytes, self.basis_tx, self.merged_tx, self.generation, self.next_code, self.max_eid,
             self.max_aid, self.schema_tx, self.log_base, self.datoms,
         )  # fmt: skip
-        return struct.pack("<I", crc32(body)) + body
+        return crc32(body).to_bytes(4, "little") + body
+
+    def after(self, tx: int, next_code: int, max_eid: int) -> Meta:
+        """The record after a transaction that changed no schema and merged nothing."""
+        return Meta(self.id, tx, self.merged_tx, self.generation, next_code, max_eid, self.max_aid, self.schema_tx,
+                    self.log_base, self.datoms)  # fmt: skip
 
 
 def decode_meta(data: bytes) -> Meta:
@@ -259,13 +264,39 @@ class ReadTxn:
 
 
 class WriteTxn(ReadTxn):
-    """The one write transaction of the environment; `Environment.write` commits or aborts it."""
+    """The one write transaction of the environment, for a `with` block. Of one thread, so that its reads need no lock."""
 
     __slots__ = ("touched",)
 
     def __init__(self, env: Environment, txn: Any) -> None:
         super().__init__(env, txn)
         self.touched = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        env, raw = self._env, self._txn
+        if error is not None or not self.touched:
+            raw.abort()
+            if isinstance(error, lmdb.Error):
+                raise convert_error(error, env.path) from error
+            return
+        try:
+            raw.commit()
+        except lmdb.Error as e:
+            converted = convert_error(e, env.path)
+            if not isinstance(converted, StoreFull) or converted.code == "store/disk-full":
+                env.poisoned = str(e)
+            raise converted from e
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key, or None."""
+        try:
+            value: bytes | None = self._txn.get(key)
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+        return value
 
     def put(self, key: bytes, value: bytes) -> None:
         """Sets the value under a key."""
@@ -352,33 +383,13 @@ class Environment:
             raise convert_error(e, self.path) from e
         return number
 
-    @contextlib.contextmanager
-    def write(self) -> Iterator[WriteTxn]:
-        """The write transaction: committed when the block ends, aborted when it raises or wrote nothing."""
+    def write(self) -> WriteTxn:
+        """The write transaction, for a `with` block: committed when it ends, aborted when it raises or wrote nothing."""
         self.check_usable()
         try:
-            raw = self._env.begin(write=True)
+            return WriteTxn(self, self._env.begin(write=True))
         except lmdb.Error as e:
             raise convert_error(e, self.path) from e
-        txn = WriteTxn(self, raw)
-        try:
-            yield txn
-        except lmdb.Error as e:
-            raw.abort()
-            raise convert_error(e, self.path) from e
-        except BaseException:
-            raw.abort()
-            raise
-        if not txn.touched:
-            raw.abort()
-            return
-        try:
-            raw.commit()
-        except lmdb.Error as e:
-            converted = convert_error(e, self.path)
-            if not isinstance(converted, StoreFull) or converted.code == "store/disk-full":
-                self.poisoned = str(e)
-            raise converted from e
 
     def stat(self) -> dict[str, int]:
         """Pages, page size, entries, map size, readers and file size, in bytes where a size."""

@@ -211,18 +211,21 @@ class Base:
         directory = self._directories.get(prefix) or self.directory(prefix)
         starts = directory.k1
         at = bisect_left(starts, k1)
+        goes_on = at < len(starts) and starts[at] == k1  # the next segment begins with it
         if at:
             rows = self.segment(prefix, directory.keys[at - 1])
             column = rows[0]
-            start = int(column.searchsorted(k1))
-            if start < len(column):
+            start, size = int(column.searchsorted(k1)), len(column)
+            if start < size:
                 if column[start] != k1:
                     return []
-                if start + 1 < len(column) and column[start + 1] != k1:
+                if column[start + 1] != k1 if start + 1 < size else not goes_on:
                     return [int(rows[1][start])]
-        if (at < len(starts) and starts[at] == k1) or at:
-            return [int(v) for v in self.slice(prefix, k1, k1)[1]]
-        return []
+            elif not goes_on:
+                return []
+        elif not goes_on:
+            return []
+        return [int(v) for v in self.slice(prefix, k1, k1)[1]]
 
     def count(self, prefix: bytes, low: int, high: int) -> int:
         """The number of rows of a run with low <= k1 <= high; whole segments are counted from their heads."""

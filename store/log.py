@@ -31,7 +31,7 @@ from store.segment import MAGIC, corrupt, pack, unpack
 from store.value import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,21 +62,28 @@ def read_log_key(key: bytes) -> tuple[int, int]:
 
 def pack_small(rows: list[tuple[int, int, int, int]], instant: int) -> bytes:
     """The entry of a small transaction; plain struct packing, as numpy's cost for each call would be most of it."""
-    n = len(rows)
+    return pack_columns(len(rows), zip(*rows, strict=True) if rows else ((), (), (), ()), instant)
+
+
+def pack_columns(n: int, columns: Iterable[Sequence[int]], instant: int) -> bytes:
+    """The entry of a small transaction of n rows, from its columns e, aid, v, operation."""
     if n == 1:  # columns of one row take no bytes
-        ((e, a, v, operation),) = rows
+        (e,), (a,), (v,), (operation,) = columns
         body = _ONE_ROW.pack(RAW_MAGIC, 1, instant, e, 0, a, 0, v, 0, operation, 0)
         return crc32(body).to_bytes(4, "little") + body
     heads: list[int] = []
     bodies: list[bytes] = []
-    for column in zip(*rows, strict=True) if rows else ((), (), (), ()):
+    for column in columns:
         low = min(column, default=0)
         spread = max(column, default=0) - low
-        width = 0 if not spread else 1 if spread < 256 else 2 if spread < 65536 else 4 if spread < 1 << 32 else 8
-        heads += (low, width)
-        if width == 1:
+        if not spread:
+            heads += (low, 0)
+        elif spread < 256:
+            heads += (low, 1)
             bodies.append(bytes([x - low for x in column]))
-        elif width:
+        else:
+            width = 2 if spread < 65536 else 4 if spread < 1 << 32 else 8
+            heads += (low, width)
             bodies.append(struct.pack(f"<{n}{_FORMATS[width]}", *[x - low for x in column]))
     body = b"".join((_ONE_ROW.pack(RAW_MAGIC, n, instant, *heads), *bodies))
     return crc32(body).to_bytes(4, "little") + body

@@ -10,7 +10,8 @@ one (e, a, v) the rows alternate, the last one decides, and the first one tells 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import threading
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,41 +43,71 @@ NO_CHANGES = Changes(EMPTY, EMPTY, EMPTY, EMPTY, EMPTY)
 
 
 class Overlay:
-    """Rows appended by transactions, found by entity, by attribute, and by (attribute, value)."""
+    """Rows appended by transactions, found by entity, by attribute, and by (attribute, value).
 
-    __slots__ = ("by_a", "by_av", "by_e", "rows", "totals")
+    Only the index by entity is kept up with every row; the others take in what came since when they are asked: a stream of
+    transactions that nobody reads pays nothing for them.
+    """
+
+    __slots__ = ("_by_a", "_by_av", "_indexed", "_lock", "_totals", "by_e", "rows")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.by_e: dict[int, list[int]] = {}
-        self.by_a: dict[int, list[int]] = {}
-        self.totals: dict[int, list[int]] = {}  # beside by_a: adds less retractions up to and with each row
-        self.by_av: dict[tuple[int, int], list[int]] = {}
+        self._by_a: dict[int, list[int]] = {}
+        self._totals: dict[int, list[int]] = {}  # beside by_a: adds less retractions up to and with each row
+        self._by_av: dict[tuple[int, int], list[int]] = {}
+        self._indexed = 0  # so many rows are in the three above
+        self._lock = threading.Lock()
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Adds rows at the end. Only the one writer may call this, and only with what was committed."""
-        by_e, by_a, by_av, totals, out = self.by_e, self.by_a, self.by_av, self.totals, self.rows
+        """Adds rows at the end. Only the one writer may call this."""
+        by_e, out = self.by_e, self.rows
         n = len(out)
         for row in rows:
-            e, a, v, _, added = row
             out.append(row)
+            e = row[0]
             try:
                 by_e[e].append(n)
             except KeyError:
                 by_e[e] = [n]
-            try:
-                by_a[a].append(n)
-                total = totals[a]
-                total.append(total[-1] + (1 if added else -1))
-            except KeyError:
-                by_a[a] = [n]
-                totals[a] = [1 if added else -1]
-            key = (a, v)
-            try:
-                by_av[key].append(n)
-            except KeyError:
-                by_av[key] = [n]
             n += 1
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            rows, by_a, by_av, totals = self.rows, self._by_a, self._by_av, self._totals
+            start = self._indexed
+            newer = rows[start:]  # the writer may append meanwhile
+            for n, (_, a, v, _, added) in enumerate(newer, start):
+                try:
+                    by_a[a].append(n)
+                    total = totals[a]
+                    total.append(total[-1] + (1 if added else -1))
+                except KeyError:
+                    by_a[a] = [n]
+                    totals[a] = [1 if added else -1]
+                key = (a, v)
+                try:
+                    by_av[key].append(n)
+                except KeyError:
+                    by_av[key] = [n]
+            self._indexed = start + len(newer)
+
+    def by_a(self) -> dict[int, list[int]]:
+        """The places of the rows of each attribute, ascending."""
+        if self._indexed != len(self.rows):
+            self._catch_up()
+        return self._by_a
+
+    def by_av(self) -> dict[tuple[int, int], list[int]]:
+        """The places of the rows of each attribute and value, ascending."""
+        if self._indexed != len(self.rows):
+            self._catch_up()
+        return self._by_av
+
+    def totals(self, a: int) -> list[int]:
+        """Adds less retractions of an attribute, up to and with each place in `by_a`."""
+        return self._totals[a]
 
     def view(self) -> OverlayView:
         """The view of all rows so far."""
@@ -115,34 +146,38 @@ class OverlayView:
 
     def of_value(self, a: int, v: int) -> list[Row]:
         """The rows of an attribute and value, oldest first."""
-        return self._visible(self.overlay.by_av.get((a, v)))
+        return self._visible(self.overlay.by_av().get((a, v)))
 
-    def of_attribute(self, a: int) -> list[Row]:
-        """The rows of an attribute, oldest first."""
-        return self._visible(self.overlay.by_a.get(a))
+    def of_attribute(self, a: int, after_tx: int = 0) -> list[Row]:
+        """The rows of an attribute, oldest first; with `after_tx` those of later transactions alone."""
+        places = self.overlay.by_a().get(a)
+        if places and after_tx:
+            rows = self.overlay.rows
+            places = places[bisect_right(places, after_tx, key=lambda place: rows[place][3]) :]
+        return self._visible(places)
 
     def touches(self, a: int) -> bool:
         """True when an attribute has rows here."""
-        places = self.overlay.by_a.get(a)
+        places = self.overlay.by_a().get(a)
         return bool(places) and places[0] < self.n  # type: ignore[index]
 
     def aids(self) -> list[int]:
         """The attributes that have rows here."""
-        return [a for a, places in list(self.overlay.by_a.items()) if places[0] < self.n]
+        return [a for a, places in list(self.overlay.by_a().items()) if places[0] < self.n]
 
     def last_tx(self, a: int) -> int:
         """The newest tx of an attribute's rows, 0 when it has none."""
-        places = self.overlay.by_a.get(a)
+        places = self.overlay.by_a().get(a)
         if not places or places[0] >= self.n:
             return 0
         return self.overlay.rows[places[bisect_left(places, self.n) - 1]][3]
 
     def count_delta(self, a: int) -> int:
         """How many datoms more than the base an attribute has."""
-        places = self.overlay.by_a.get(a)
+        places = self.overlay.by_a().get(a)
         if not places or places[0] >= self.n:
             return 0
-        return self.overlay.totals[a][bisect_left(places, self.n) - 1]
+        return self.overlay.totals(a)[bisect_left(places, self.n) - 1]
 
     def all_rows(self) -> list[Row]:
         """All rows, oldest first."""

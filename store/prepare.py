@@ -30,7 +30,6 @@ class Prepared:
     change: SchemaChange | None
     tempids: dict[Any, int]
     max_eid: int
-    plain: bool = False  # rows of entities alone: nothing of the schema, nothing of the transaction
 
 
 def define_all(changer: SchemaChanger, definitions: Iterable[tuple[str, Mapping[str, Any]]], errors: list[Any]) -> None:

@@ -117,7 +117,7 @@ PROPERTY_KEYS = {a.ident: a.aid for a in BUILTINS if a.aid in SCHEMA_AIDS}
 class Schema:
     """The attributes of a database at one moment, found by ident or aid. Immutable; `version` changes when it does."""
 
-    __slots__ = ("_by_aid", "_by_ident", "composites", "has_declared", "version")
+    __slots__ = ("_by_aid", "_by_ident", "composites", "has_declared", "memo", "version")
 
     def __init__(self, attributes: Iterable[Attribute] = (), version: int = 0) -> None:
         self._by_aid: dict[int, Attribute] = {a.aid: a for a in BUILTINS}
@@ -127,6 +127,9 @@ class Schema:
             self._by_ident[a.ident] = a
             self._by_ident[a.keyword] = a
         self.version = version
+        self.memo: dict[
+            Any, Any
+        ] = {}  # what other layers worked out from these attributes, such as parsed pull patterns
         user = self.user_attributes()
         self.has_declared = any(a.declared for a in user)
         # aid of a source attribute -> the composite tuples it is part of

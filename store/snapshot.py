@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from store.dictionary import Dictionary
     from store.index import Base
-    from store.overlay import OverlayView
+    from store.overlay import OverlayView, Row
     from store.schema import Attribute, Schema
 
     Codes = NDArray[np.int64]
@@ -73,6 +73,7 @@ class ColumnCache:
         self._limit = limit_bytes
         self._bytes = 0
         self._entries: dict[Any, Any] = {}
+        self._newest: dict[Any, int] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Any) -> Any:
@@ -98,6 +99,15 @@ class ColumnCache:
             self._entries[key] = (value, size)
             while self._bytes > self._limit:
                 self._bytes -= self._entries.pop(next(iter(self._entries)))[1]
+
+    def note_newest(self, key: Any, tx: int) -> None:
+        """Remembers up to which transaction the columns of a key (order, with tx, aid) were made."""
+        if tx > self._newest.get(key, 0):
+            self._newest[key] = tx
+
+    def newest(self, key: Any) -> int:
+        """The newest transaction for which columns of a key were made, -1 when none were."""
+        return self._newest.get(key, -1)
 
     @property
     def size_bytes(self) -> int:
@@ -144,6 +154,12 @@ class Snapshot:
         self._counts: dict[Any, Any] = {}
         self.unbuilt: frozenset[int] = frozenset()  # attributes that a speculative schema puts into AVET
         self.max_eid = 0  # the highest entity id in use, set by who makes the snapshot
+
+    def followed(self, novelty: OverlayView, basis_tx: int, max_eid: int) -> Snapshot:
+        """The snapshot after a transaction that changed no schema: the same base, this one layer."""
+        after = Snapshot(self._base, (novelty,), self.schema, self.dictionary, self._cache, basis_tx)
+        after.max_eid = max_eid
+        return after
 
     @property
     def base(self) -> Base:
@@ -196,6 +212,7 @@ class Snapshot:
                 self._local[key] = found
             else:
                 self._cache.put(key, found, 8 * len(found.e) * (3 if tx else 2) + 200)
+                self._cache.note_newest((order, tx, aid), key[3])
         return found
 
     def places(self, aid: int, order: str) -> Places | None:
@@ -220,14 +237,13 @@ class Snapshot:
 
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
-        changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
         # an index that a speculative schema change would build is not there yet
         if order == "avet" and (attribute is None or not self._in_avet(aid) or self.overlay_codes is not None):
             by_e = self.columns(aid, tx=True)
             o = order_stable(by_e.v)
             assert by_e.tx is not None
             return Columns(by_e.e[o], by_e.v[o], by_e.tx[o] if tx else None)
-        merged = self._base_rows(aid, order, tx=tx, keep=bool(changed))
+        merged, changed = self._nearest_rows(aid, order, tx=tx)
         if changed:
             net = changes_of(changed)
             width = len(merged)
@@ -243,18 +259,23 @@ class Snapshot:
         tx_column = merged[2] if tx else None
         return Columns(k2, k1, tx_column) if order == "avet" else Columns(k1, k2, tx_column)
 
-    def _base_rows(self, aid: int, order: str, *, tx: bool, keep: bool) -> tuple[Codes, ...]:
-        """(k1, k2 [, tx]) of an attribute in the segments; with `keep` they are cached by themselves.
+    def _nearest_rows(self, aid: int, order: str, *, tx: bool) -> tuple[tuple[Codes, ...], list[Row]]:
+        """(k1, k2 [, tx]) of an attribute at some earlier point, and the changes that are between it and this snapshot.
 
-        Then the next transaction on the attribute need not decode them again.
+        The point is the newest whose columns are in the cache, so that a query after a transaction pays for the rows of
+        that transaction; failing that, the segments.
         """
-        key = ("base", order, tx, aid, self._base.meta.generation)
-        rows: tuple[Codes, ...] | None = self._cache.get(key) if keep else None
-        if rows is None:
-            rows = self._base.scan(avet(aid) if order == "avet" else aevt(aid), tx=tx)[: 3 if tx else 2]
-            if keep:
-                self._cache.put(key, rows, 8 * len(rows) * len(rows[0]) + 200)
-        return rows
+        width = 3 if tx else 2
+        base_tx = self._base.stats(aid)[1]
+        if self._local is None and self.layers:
+            key = (order, tx, aid)
+            older = self._cache.newest(key)
+            known = self._cache.get((*key, older)) if base_tx <= older < self.last_tx(aid) else None
+            if known is not None:
+                rows = (known.v, known.e, known.tx) if order == "avet" else known
+                return rows[:width], [row for layer in self.layers for row in layer.of_attribute(aid, older)]
+        changed = [row for layer in self.layers for row in layer.of_attribute(aid)]
+        return self._base.scan(avet(aid) if order == "avet" else aevt(aid), tx=tx)[:width], changed
 
     def _has_columns(self, aid: int, order: str, *, tx: bool) -> bool:
         if self._local is not None and any(layer.touches(aid) for layer in self.layers[1:]):
@@ -285,13 +306,12 @@ class Snapshot:
         found = self._base.find(avet(aid), code)
         changed = False
         for layer in self.layers:
-            if (aid, code) in layer.overlay.by_av:
-                for row in layer.of_value(aid, code):
-                    changed = True
-                    if row[4]:
-                        found.append(row[0])
-                    else:
-                        found.remove(row[0])
+            for row in layer.of_value(aid, code):
+                changed = True
+                if row[4]:
+                    found.append(row[0])
+                else:
+                    found.remove(row[0])
         if changed:
             found.sort()
         return found

@@ -20,22 +20,20 @@ import weakref
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from store.commit import Commit, PlainCommits
 from store.committed import Committed
 from store.composition import Composition, quiet_collector
 from store.dictionary import Dictionary, NewCodes
-from store.effects import Effects
 from store.environment import META_KEY, Meta, decode_meta, new_meta, open_environment, with_meta, write_identity
-from store.errors import SchemaError, StorageError, TransactionError
+from store.errors import StorageError, TransactionError
+from store.group import Turns, Writer
 from store.index import Base
 from store.load import prepare_load
-from store.log import LogWriter, iter_log_rows
-from store.merge import Merged, merge_changes
+from store.log import iter_log_rows
+from store.merge import merge_changes
 from store.overlay import Overlay, OverlayView, Row
-from store.plain import plain_rows
-from store.prepare import Prepared, all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
-from store.schema import SCHEMA_AIDS, TX_INSTANT, Schema
+from store.prepare import all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
+from store.schema import TX_INSTANT, Schema
 from store.schema_change import read_attributes
 from store.snapshot import ColumnCache, Snapshot
 from store.txdata import read_tx_data
@@ -44,17 +42,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from store.environment import ReadTxn, WriteTxn
-
-    Codes = NDArray[np.int64]
+    from store.environment import ReadTxn
+    from store.group import Wish
 
 MOST_NOVELTY: Final = 16384
-LEAST_NOVELTY: Final = 2048
+LEAST_NOVELTY: Final = 4096
 _ADVANCE_EVERY: Final = 16  # commits after which the base's reader moves on, so that LMDB can use freed pages again
 FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
-BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 
 
 _OPEN: weakref.WeakValueDictionary[str, Store]  # LMDB forbids a second environment of one file in a process
@@ -69,6 +63,8 @@ class Store:
         self._users = 0
         self.last_instant: int | None = None  # of the newest transaction, when this process made it
         self._lock = threading.RLock()
+        self._turns = Turns(self)
+        self._writer: Writer | None = None
         self._composing: int | None = None  # the thread inside `compose`
         self.env, meta = open_environment(path, read_only=read_only, sync=sync)
         try:
@@ -143,11 +139,14 @@ class Store:
         """One connection less; the last one closes the store."""
         with self._lock:
             self._users -= 1
-            if self._users <= 0:
-                self.close()
+            last = self._users <= 0
+        if last:
+            self.close()
 
     def close(self) -> None:
-        """Closes the store; snapshots of it can no longer be read."""
+        """Closes the store; snapshots of it can no longer be read. What waits to be written is written first."""
+        if self._writer is not None and self.env.pid == os.getpid():
+            self._writer.stop()
         with self._lock:
             if self.env.closed:
                 return
@@ -241,24 +240,56 @@ class Store:
         """
         self._check_writable()
         forms = read_tx_data(tx_data)
+        return self._turns.transact(forms, tx_meta, strict, call)
+
+    def transact_later(self, wish: Wish) -> None:
+        """Has the writer's thread carry out a wish; its `tell` is called afterwards, in that thread."""
+        self._check_writable()
+        with self._lock:
+            if self._writer is None:
+                self._writer = Writer(self._turns)
+        self._writer.bring(wish)
+
+    @contextmanager
+    def plain_commits(self) -> Iterator[PlainCommits]:
+        """Plain transactions that the block takes, in one commit when it ends; for `Turns`."""
         with self._lock:
             with self.env.write() as txn:
                 self._catch_up(txn, refresh=False)
-                before = self._newest
-                meta = self._meta
-                codes = NewCodes(self.dictionary, meta.next_code, txn)
-                tx = meta.basis_tx + 1
-                plain = None if tx_meta else plain_rows(forms, before, codes, meta.max_eid)
-                if plain is not None:
-                    prepared = Prepared(before, tx, Effects(plain[0]), None, {}, plain[1], plain=True)
-                else:
-                    prepared = prepare(before, forms, tx_meta, codes, tx, meta.max_eid, meta.max_aid, strict, call)
-                if not prepared.effects and not prepared.change:
-                    return Committed(before, before, before.basis_tx, prepared.tempids)
-                commit = _Commit(self, txn, prepared, codes)
-                commit.write()
+                group = PlainCommits(self, txn, NewCodes(self.dictionary, self._meta.next_code, txn))
+                yield group
+                group.write()
+            group.finish()
 
-            return commit.finish()  # still under the lock: nobody may take in this commit from the log
+    def transact_alone(
+        self,
+        forms: list[Any],
+        tx_meta: Mapping[Any, Any] | None,
+        strict: bool | None,
+        call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
+    ) -> Committed:
+        """One transaction in a commit of its own; for `Turns`."""
+        with self._lock:
+            with self.env.write() as txn:
+                self._catch_up(txn, refresh=False)
+                before, meta = self._newest, self._meta
+                codes = NewCodes(self.dictionary, meta.next_code, txn)
+                plain = PlainCommits(self, txn, codes)
+                committed = None if tx_meta else plain.take(forms)
+                if committed is not None:
+                    plain.write()
+                else:
+                    tx = meta.basis_tx + 1
+                    prepared = prepare(before, forms, tx_meta, codes, tx, meta.max_eid, meta.max_aid, strict, call)
+                    if not prepared.effects and not prepared.change:
+                        return Committed(before, before, before.basis_tx, prepared.tempids)
+                    commit = Commit(self, txn, prepared, codes)
+                    commit.write()
+            # still under the lock: nobody may take in this commit from the log
+            if committed is None:
+                return commit.finish()
+            plain.finish()
+            return committed
 
     def load(self, columns: Mapping[Any, Any], *, strict: bool | None = None) -> Committed:
         """Bulk import: {":attr": (eids, values)}, arrays or lists, as one transaction.
@@ -276,7 +307,7 @@ class Store:
                 prepared = prepare_load(before, columns, codes, meta, strict)
                 if not prepared.effects and not prepared.change:
                     return Committed(before, before, before.basis_tx, {})
-                commit = _Commit(self, txn, prepared, codes)
+                commit = Commit(self, txn, prepared, codes)
                 commit.write()
 
             return commit.finish()  # still under the lock: nobody may take in this commit from the log
@@ -302,7 +333,7 @@ class Store:
                 prepared = prepare_schema(before, wanted, codes, meta.basis_tx + 1, meta.max_eid, meta.max_aid)
                 if not prepared.change:
                     return Committed(before, before, before.basis_tx, {})
-                commit = _Commit(self, txn, prepared, codes)
+                commit = Commit(self, txn, prepared, codes)
                 commit.write()
 
             return commit.finish()  # still under the lock: nobody may take in this commit from the log
@@ -349,7 +380,7 @@ class Store:
                         prepared.before, prepared.before, prepared.before.basis_tx, prepared.tempids
                     )
                     return
-                commit = _Commit(self, txn, prepared, codes)
+                commit = Commit(self, txn, prepared, codes)
                 commit.write()
 
             composition.committed = commit.finish()
@@ -377,6 +408,7 @@ class Store:
                 "store/read-only", f"{self.path} is open for reading only.", hint="connect without read_only=True"
             )
         self.check_not_composing("this write is not a step of it")
+        self._turns.check_not_mine()
 
     def check_not_composing(self, why: str) -> None:
         """Raises `tx/nested` in the thread that is inside `compose`: whatever it wants of the store now would wait for itself."""
@@ -428,6 +460,13 @@ class Store:
         self._seen = (-1, self._newest)
         return self._newest
 
+    def follow(self, meta: Meta, data: bytes, newest: Snapshot, novelty: OverlayView) -> None:
+        """After a commit of plain transactions: the same base and schema, their novelty and newest snapshot."""
+        self._novelty, self._meta, self._meta_bytes, self._newest = novelty, meta, data, newest
+        self._seen = (-1, newest)
+        if meta.basis_tx % _ADVANCE_EVERY == 0:
+            self._base.txn.advance(meta.generation, data)
+
     def oldest_snapshot_tx(self) -> int:
         """The newest transaction in the oldest segments that a snapshot of this process still holds on to."""
         held = [base.meta.basis_tx for base in list(self._bases)]
@@ -437,6 +476,11 @@ class Store:
     def meta(self) -> Meta:
         """The newest meta record this process has seen."""
         return self._meta
+
+    @property
+    def newest_seen(self) -> Snapshot:
+        """The newest snapshot this process has seen."""
+        return self._newest
 
     @property
     def novelty(self) -> OverlayView:
@@ -520,127 +564,3 @@ def speculate(
     after.max_eid = prepared.max_eid
     after.unbuilt = snapshot.unbuilt | (frozenset(prepared.change.build_avet) if prepared.change else frozenset())
     return Committed(snapshot, after, tx, prepared.tempids, rows, old_schema_rows=frozenset(recoded))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# writing
-
-
-class _Commit:
-    """One transaction on its way into LMDB: `write` inside the write transaction, `finish` after it."""
-
-    def __init__(self, store: Store, txn: WriteTxn, prepared: Prepared, codes: NewCodes) -> None:
-        self._store = store
-        self._txn = txn
-        self._prepared = prepared
-        self._codes = codes
-        self._rows, self._recoded = all_rows(prepared)
-        self._instant: int | None = None
-        self._automatic = prepared.plain or not any(r[0] == prepared.tx and r[1] == TX_INSTANT for r in self._rows)
-        if self._automatic:
-            self._instant = self._now()
-            self._rows.append((prepared.tx, TX_INSTANT, self._instant, 1))
-        self._meta = store.meta
-        self._data = b""
-        self._merged: Merged | None = None
-        self._appended: int | None = None
-        change = prepared.change
-        self._schema = change.schema if change is not None else prepared.before.schema
-
-    def _now(self) -> int:
-        """The time in microseconds, never before the transaction before."""
-        now = time.time_ns() // 1000
-        store = self._store
-        if store.last_instant is None:
-            before = self._prepared.before
-            store.last_instant = max(before.values(before.basis_tx, TX_INSTANT), default=0)
-        return max(now, store.last_instant)
-
-    def write(self) -> None:
-        """Puts log, dictionary, merge and meta record into the write transaction."""
-        store, prepared, txn = self._store, self._prepared, self._txn
-        tx, change, bulk = prepared.tx, prepared.change, prepared.effects.bulk
-        self._write_log()
-        self._appended = self._codes.write(txn)
-        meta = store.meta
-        changes: dict[str, Any] = {"basis_tx": tx, "next_code": self._codes.next_code, "max_eid": prepared.max_eid}
-        if change is not None:
-            changes["max_aid"] = max(meta.max_aid, change.max_aid)
-            changes["schema_tx"] = tx
-        elif not prepared.plain and any(r[1] in SCHEMA_AIDS and r[0] >= 1 << 41 for r in self._rows):
-            raise SchemaError("schema/direct", "Attributes are changed by declarations, not by single datoms.")
-        rows_in_all = store.novelty.n + len(self._rows)
-        index_work = change is not None and (change.build_avet or change.drop_avet)
-        if bulk or index_work or len(self._rows) >= BULK_ROWS or rows_in_all > store.novelty_limit():
-            novelty = store.novelty
-            if self._rows:
-                full = [(e, a, v, tx, added) for e, a, v, added in self._rows]
-                pending = OverlayView(_joined(novelty, full), novelty.n + len(full))
-            else:
-                pending = novelty
-            self._merged = merge_changes(txn, store.base, pending, bulk, self._schema, change, tx)
-            changes.update(merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth)
-        self._meta = with_meta(meta, **changes)
-        self._data = self._meta.encode()
-        txn.put(META_KEY, self._data)
-
-    def _write_log(self) -> None:
-        schema, old = self._schema, self._prepared.before.schema
-        writer = LogWriter(self._txn, self._prepared.tx)
-        rows = self._rows[:-1] if self._automatic else self._rows
-        if self._prepared.change is None:
-            by_aid = schema.by_aid
-            writer.rows([(e, aid, v, added | by_aid(aid).log_kind) for e, aid, v, added in rows], self._instant)
-        else:
-            kinds = {
-                aid: (old if aid in self._recoded or not schema.has_aid(aid) else schema).by_aid(aid).log_kind
-                for aid in {row[1] for row in self._rows}
-            }
-            new_kinds = {aid: schema.by_aid(aid).log_kind for aid in self._recoded}
-            writer.rows(
-                [
-                    (e, aid, v, added | (new_kinds[aid] if added and aid in new_kinds else kinds[aid]))
-                    for e, aid, v, added in rows
-                ],
-                self._instant,
-            )
-        for change in self._prepared.effects.bulk:
-            kind = int(change.attribute.kind) << 1
-            for e_column, v_column, added in ((change.drop_e, change.drop_v, 0), (change.add_e, change.add_v, 1)):
-                n = len(e_column)
-                if n:
-                    aids = np.full(n, change.attribute.aid, dtype=np.int64)
-                    writer.columns(e_column, aids, v_column, np.full(n, kind | added, dtype=np.int64))
-
-    def _full_rows(self) -> list[Row]:
-        """All changes as overlay rows."""
-        tx = self._prepared.tx
-        return [(e, a, v, tx, added) for e, a, v, added in (*self._rows, *bulk_rows(self._prepared))]
-
-    def finish(self) -> Committed:
-        """After the commit: caches and the newest snapshot move on."""
-        store, prepared = self._store, self._prepared
-        self._codes.adopt(self._appended)
-        store.last_instant = self._instant if self._automatic else None
-        if self._merged is not None:
-            after = store.move_on(self._meta, self._data, self._schema, self._merged.touched, self._full_rows)
-        else:
-            after = store.append_novelty(self._meta, self._data, self._schema, self._full_rows())
-        committed = Committed(
-            prepared.before,
-            after,
-            prepared.tx,
-            prepared.tempids,
-            self._rows,
-            prepared.effects.bulk,
-            frozenset(self._recoded),
-        )
-        committed._automatic = self._automatic  # noqa: SLF001 - its own module
-        return committed
-
-
-def _joined(view: OverlayView, rows: list[tuple[int, int, int, int, int]]) -> Overlay:
-    """An overlay that only has rows: enough for `net_changes`, without the dictionaries."""
-    joined = Overlay()
-    joined.rows = [*view.all_rows(), *rows]
-    return joined

@@ -44,7 +44,7 @@ _OPERATIONS: Final = {
     ":db.fn/cas": "cas",
     ":db.fn/call": "call",
 }
-_CURRENT_TX: Final = frozenset((":db/current-tx", "db/current-tx", "datomic.tx", "datascript.tx"))
+CURRENT_TX: Final = frozenset((":db/current-tx", "db/current-tx", "datomic.tx", "datascript.tx"))
 
 
 # One flat operation: code, e, attribute, v (a Python value, or an entity for a ref), place of the form in tx_data, and the
@@ -92,6 +92,8 @@ def read_tx_data(tx_data: Any) -> list[Any]:
     Raises:
         TransactionError: `tx/form` when it is none of these; EdnError for text that is not EDN.
     """
+    if type(tx_data) is list and tx_data and type(tx_data[0]) in (dict, list, tuple):
+        return tx_data
     if isinstance(tx_data, str):
         tx_data = read_edn(tx_data)
     if isinstance(tx_data, dict | Map):
@@ -537,12 +539,12 @@ class Expander:
                 "tx/entity", "0 is not an entity id.", expected="an id from 1 on, or a tempid below 0"
             )
         if kind is str:
-            if ref in _CURRENT_TX:
+            if ref in CURRENT_TX:
                 self.out.uses_tx = True
                 return self.out.tx
             if ref[:1] != ":":
                 return self._node(ref, as_entity=as_entity)
-        if kind is Keyword and str(ref) in _CURRENT_TX:
+        if kind is Keyword and str(ref) in CURRENT_TX:
             self.out.uses_tx = True
             return self.out.tx
         if isinstance(ref, list | tuple) and len(ref) == 2:
@@ -613,7 +615,7 @@ class Expander:
         """The eid of something to be retracted; None when there is no such entity, for then there is nothing to do."""
         if isinstance(ref, list | tuple) and len(ref) == 2 and isinstance(ref[0], str | Keyword):
             return self._snapshot.entid(ref)
-        if isinstance(ref, Keyword) and str(ref) not in _CURRENT_TX:
+        if isinstance(ref, Keyword) and str(ref) not in CURRENT_TX:
             return self._snapshot.entid(ref)
         e = self._entity(ref)
         if e < 0 and self.out.nodes[-1 - e].lookup is not None:

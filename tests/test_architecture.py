@@ -17,11 +17,11 @@ ORDER = {
     "store": [
         "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "plain", "prepare", "load", "merge", "committed", "undo", "composition", "transactor", "check", "backup",
+        "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "check", "backup",
     ],
     "datalog": [
         "errors", "record", "limits", "regex", "ast", "kernels", "relation", "result", "builtins", "aggregates", "parser", "pull_parser",
-        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull", "find",
+        "renaming", "monotone", "shapes", "rules", "plan", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
         "naive", "query", "atomic", "api", "__init__", "cli",
     ],
     "migration": [

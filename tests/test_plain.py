@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 import datalog as d
-from store import transactor
+from store import commit
 from store.plain import MOST_FORMS, plain_rows
 
 SCHEMA = {
@@ -89,13 +89,13 @@ def _run(transactions: Any) -> list[Any]:
 @given(TRANSACTIONS)
 def test_both_paths_do_the_same(transactions: Any) -> None:
     """Any transactions, wrong ones among them, through the short path where it takes them and through the general one alone."""
-    expected_of = transactor.plain_rows
+    expected_of = commit.plain_rows
     found = _run(transactions)
-    transactor.plain_rows = lambda *_: None  # type: ignore[assignment]
+    commit.plain_rows = lambda *_: None  # type: ignore[assignment]
     try:
         assert found == _run(transactions)
     finally:
-        transactor.plain_rows = expected_of
+        commit.plain_rows = expected_of
 
 
 PLAIN = [
@@ -104,10 +104,12 @@ PLAIN = [
     [[":db/add", 1, ":name", "z"], (":db/add", 2, ":age", 3)],
     [{":email": "a@b", ":name": "again"}],
     [{":db/id": 1, ":friend": 1}],
+    [{":db/id": -1, ":name": "a"}],
+    [[":db/add", "new", ":name", "a"], {":db/id": "new", ":age": 1}, {":db/id": -7, ":age": 2}],
+    [{":db/id": "again", ":email": "a@b", ":name": "c"}],
     [[":db/add", 1, ":free", "anything"]],
 ]
 OTHERS = [
-    [{":db/id": -1, ":name": "a"}],
     [{":tags": ["a", "b"]}],
     [{":email": "a@b"}, {":email": "c@d"}],
     [{":badge": 1}],
@@ -127,4 +129,4 @@ def test_what_is_plain(forms: Any) -> None:
     with d.connect(None, SCHEMA, sync=False) as conn:
         conn.transact([{":db/id": 1, ":name": "x", ":email": "a@b"}])
         snapshot = conn.db().snapshot
-        assert (plain_rows(forms, snapshot, snapshot.codes(), 1) is not None) == (forms in PLAIN)
+        assert (plain_rows(forms, snapshot, snapshot.codes(), 1, snapshot.basis_tx + 1) is not None) == (forms in PLAIN)

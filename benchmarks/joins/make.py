@@ -45,7 +45,7 @@ def make(scale: float = 1.0) -> Workload:
     person_ids = np.arange(1, persons + 1) + int(movie_ids[-1])
     credit_ids = np.arange(1, credits_ + 1) + int(person_ids[-1])
 
-    country = [COUNTRIES[i] for i in np.minimum(zipf(r, 12, companies, 1.0) * 0 + r.geometric(0.3, companies) - 1, 11)]
+    country = [COUNTRIES[i] for i in np.minimum(r.geometric(0.3, companies) - 1, 11)]
     year = (2024 - np.minimum(r.exponential(25, movies), 120)).astype(np.int64)
     kind = [KINDS[i] for i in r.choice(4, movies, p=[0.55, 0.25, 0.12, 0.08])]
     rating = np.round(np.clip(r.normal(6.3, 1.3, movies), 1, 10), 1)
@@ -115,7 +115,7 @@ def make(scale: float = 1.0) -> Workload:
         ),
     ]  # fmt: skip
     star = f"Person {int(np.bincount(credit_person - person_ids[0], minlength=persons).argmax())}"
-    return Workload("joins", SCHEMA, columns, tables, QUERIES(star))
+    return Workload("joins", SCHEMA, columns, tables, _questions(star))
 
 
 def _pairs(a: Any, b: Any) -> tuple[Any, Any]:
@@ -124,7 +124,7 @@ def _pairs(a: Any, b: Any) -> tuple[Any, Any]:
     return packed >> 32, packed & 0xFFFFFFFF
 
 
-def QUERIES(star: str) -> list[Query]:  # noqa: N802
+def _questions(star: str) -> list[Query]:
     """The ten questions; `star` is the name of the person with the most credits."""
     return [
         Query(

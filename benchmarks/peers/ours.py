@@ -5,22 +5,28 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import datalog as d
 
 if TYPE_CHECKING:
     from workload import Query, Workload
 
+PERSON = "[:db/id :name :last-name :sex :age :salary]"
+KEYS = (":db/id", ":name", ":last-name", ":sex", ":age", ":salary")
+NAMES = {"name": ":name", "last_name": ":last-name", "sex": ":sex", "age": ":age", "salary": ":salary", "id": ":db/id"}
+
 
 class Peer:
-    """A database in a temporary directory, without syncing."""
+    """A database in a temporary directory, without syncing; or, for transactions, an ephemeral one."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, ephemeral: bool = False) -> None:
         self.workload = workload
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        self.conn = d.connect(self.folder / "db", schema=workload.schema, sync=False)
-        self.prepared: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+        self.folder = None if ephemeral else Path(tempfile.mkdtemp(prefix="bench-"))
+        path = None if self.folder is None else self.folder / "db"
+        self.conn = d.connect(path, schema=workload.schema, sync=False)
+        self.db: Any = None  # a snapshot held while others are made keeps the pages of its time
+        self._by_number = d.prepare("[:find ?a . :in $ ?n :where [?e :number ?n] [?e :age ?a]]")
 
     def load(self) -> None:
         """The columns at once."""
@@ -45,7 +51,60 @@ class Peer:
         """The answer as a Result."""
         return self._ask(query)
 
+    # -- tasks of *people*
+
+    def pull_many(self, ids: list[int]) -> list[Any]:
+        """Rows of entities, in one call."""
+        return [tuple(map(found.get, KEYS)) for found in self.db.pull_many(PERSON, ids)]
+
+    def pull(self, e: int) -> Any:
+        """The row of one entity."""
+        return tuple(map(self.db.pull(PERSON, e).get, KEYS))
+
+    def lookup(self, number: int) -> Any:
+        """The age of who has a number."""
+        return self._by_number(self.db, number)
+
+    def empty(self) -> Peer:
+        """A database in memory."""
+        return Peer(self.workload, ephemeral=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def entity(self, row: dict[str, Any]) -> Any:
+        """A row as this peer takes it."""
+        return {NAMES[k]: ":" + v if k == "sex" else v for k, v in row.items()}
+
+    def add(self, e: int, attribute: str, value: Any) -> None:
+        """One datom."""
+        self.conn.transact([[":db/add", e, NAMES[attribute], ":" + value if attribute == "sex" else value]])
+
+    def add_entity(self, entity: Any) -> None:
+        """One entity."""
+        self.conn.transact([entity])
+
+    def add_all(self, entities: list[Any]) -> None:
+        """Many entities."""
+        self.conn.transact(entities)
+
+    def retract(self, e: int) -> None:
+        """One entity less."""
+        self.conn.transact([[":db/retractEntity", e]])
+
+    def init(self) -> None:
+        """The columns at once."""
+        self.conn.load({k: v for k, v in self.workload.columns.items() if k != ":number"})
+
+    def left(self) -> list[Any]:
+        """All names, ages and salaries."""
+        return list(self.conn.q("[:find ?e ?n ?a ?s :where [?e :name ?n] [?e :age ?a] [?e :salary ?s]]"))
+
     def close(self) -> None:
         """Removes the directory."""
         self.conn.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -135,12 +135,55 @@ def make(scale: float = 1.0) -> Workload:
                       [(same ?x ?y) [?p :family ?x] (same ?p ?q) [?q :family ?y]]]""",
         )
     )
-    # weighted edges: the least distance from one source, and reachable pairs with negation
-    m = max(100, int(20_000 * scale))
-    a, b = r.integers(1, m // 4, m), r.integers(1, m // 4, m)
+    _roads(r, schema, columns, tables, queries, offset, max(3, int(20 * scale)))
+    offset += 20_000
     _genealogy(r, schema, columns, tables, queries, offset, max(300, int(250_000 * scale)))
-    del a, b
     return Workload("rules", schema, columns, tables, queries)
+
+
+def _roads(
+    r: Any,
+    schema: dict[str, Any],
+    columns: dict[str, Any],
+    tables: list[Table],
+    queries: list[Query],
+    offset: int,
+    layers: int,
+) -> None:
+    """Roads with lengths between layers of 100 places, five from each: least distances from one place."""
+    places = np.arange(layers * 100).reshape(layers, 100) + 1 + offset
+    start = np.repeat(places[:-1], 5)
+    end = (places[1:, r.integers(0, 100, 500)]).ravel()
+    start, end = _distinct(start, end)
+    length = r.integers(1, 10, len(start))
+    road = np.arange(len(start)) + int(places[-1, -1]) + 1
+    schema.update({":road/from": REF, ":road/to": REF, ":road/length": LONG})
+    columns.update({":road/from": (road, start), ":road/to": (road, end), ":road/length": (road, length)})
+    tables.append(
+        Table(
+            "road",
+            {"a": ("integer", start.tolist()), "b": ("integer", end.tolist()), "length": ("integer", length.tolist())},
+            ("a", "b"),
+        )
+    )
+    queries.append(
+        Query(
+            "least distances",
+            "[:find ?y ?d :in $ % ?x :where (far ?x ?y ?d)]",
+            """with recursive far(b, d) as (select b, length from road where a = ?
+                 union select road.b, far.d + road.length from far join road on road.a = far.b)
+               select b, min(d) from far group by b""",
+            inputs=(int(places[0, 7]),),
+            rules="""[[(far ?x ?y (min ?d)) [?r :road/from ?x] [?r :road/to ?y] [?r :road/length ?d]]
+                      [(far ?x ?y (min ?d)) (far ?x ?z ?c) [?r :road/from ?z] [?r :road/to ?y] [?r :road/length ?l] [(+ ?c ?l) ?d]]]""",
+        )
+    )
+
+
+def _distinct(a: Any, b: Any) -> tuple[Any, Any]:
+    """The distinct pairs."""
+    packed = np.unique(a.astype(np.int64) << 32 | b)
+    return packed >> 32, packed & ((1 << 32) - 1)
 
 
 def _genealogy(
