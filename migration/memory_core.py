@@ -136,7 +136,10 @@ class MemoryCore:
             if self.edn is not None:
                 self.edn.close()
         finally:
-            self._let_journal_be()
+            if self.journal is not None:
+                # NB: it stays where savers find it: without one they would commit past what it still holds
+                self.journal.close()
+            self._side_lock.release()
             self.edn = None
             self.side.close(for_good=True)
             self._file_lock.release()
