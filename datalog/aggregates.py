@@ -23,7 +23,7 @@ import numpy as np
 from datalog.builtins import REGISTERED, a_type, compare, is_number
 from datalog.record import Record
 from store.edn import Set, Vector, strict_key
-from store.value import Kind, encode_doubles, order_key
+from store.value import Kind, decode_doubles, encode_doubles, order_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +54,15 @@ class Aggregate(Record):
     column: Callable[[Groups, Kind, Array], tuple[Kind, Array] | None] | None = None
 
 
+_PLAIN_NUMBERS = frozenset((int, float))
+
+
 def _exact(values: list[Any]) -> Any:
     """The sum of numbers: exact for integers, ratios and decimals, a double when one is among them."""
-    for value in values:
-        if not is_number(value):
-            raise TypeError(f"needs numbers, not {a_type(value)}")
+    if not set(map(type, values)) <= _PLAIN_NUMBERS:
+        for value in values:
+            if not is_number(value):
+                raise TypeError(f"needs numbers, not {a_type(value)}")
     if any(isinstance(v, float) for v in values):
         return math.fsum(float(v) for v in values)
     if any(isinstance(v, Decimal) for v in values):
@@ -154,10 +158,27 @@ def _sum_column(groups: Groups, kind: Kind, codes: Array) -> tuple[Kind, Array] 
         if largest * codes.size > 2**62:
             return None
         return Kind.LONG, np.add.reduceat(codes, groups.starts)
-    return None  # doubles: the scalar form sums without loss
+    if kind is Kind.DOUBLE:
+        sums = _sums_of_doubles(groups, codes)
+        return None if sums is None else (Kind.DOUBLE, encode_doubles(sums))
+    return None
+
+
+def _sums_of_doubles(groups: Groups, codes: Array) -> NDArray[np.float64] | None:
+    """The sums of groups without loss, as the scalar form makes them; None where that raises."""
+    values = decode_doubles(codes).tolist()
+    ends = [*groups.starts[1:].tolist(), groups.length]
+    try:
+        sums = [math.fsum(values[start:end]) for start, end in zip(groups.starts.tolist(), ends, strict=True)]
+    except (ValueError, OverflowError):
+        return None
+    return np.array(sums) + 0.0  # no negative zero
 
 
 def _average_column(groups: Groups, kind: Kind, codes: Array) -> tuple[Kind, Array] | None:
+    if kind is Kind.DOUBLE:
+        sums = _sums_of_doubles(groups, codes)
+        return None if sums is None else (Kind.DOUBLE, encode_doubles(sums / groups.counts()))
     found = _sum_column(groups, kind, codes)
     if found is None or int(np.abs(found[1]).max()) > 2**53:
         return None

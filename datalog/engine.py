@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 
 _NANOSECONDS_TO_SORT = 80  # a row
+_FIRST_PART = 1024  # rows of the first leaf that a limit is looked for in at first
 
 
 class SourceView:
@@ -570,5 +571,58 @@ _STEPS: dict[type, Callable[[Run, Any, Relation], Relation]] = {
 
 
 def run_plan(run: Run) -> Relation:
-    """The distinct rows of a plan's root."""
+    """The distinct rows of a plan's root; where `:limit` asks for a few and nothing for an order, perhaps not all of them."""
+    wanted = _wanted(run)
+    if wanted is not None and run.actual is None:  # `explain` counts all rows
+        spine = _plain_spine(run.plan.root)
+        if spine is not None:
+            return _in_parts(run, *spine, wanted)
     return evaluate(run, run.plan.root)
+
+
+def row_count(run: Run, given: Any, name: str) -> int | None:
+    """The number that `:limit` or `:offset` gives, itself or by an input; None for none."""
+    if given is None or type(given) is int:
+        return given
+    value = run.param(given.name)
+    if value is not None and (type(value) is not int or value < 0):
+        raise QueryError("query/input", f":{name} is {show(value)}.", expected="a number from 0 on")
+    return value
+
+
+def _wanted(run: Run) -> int | None:
+    """How many distinct rows suffice; None when all are needed: to sort, to group, to choose from."""
+    plan, query = run.plan, run.plan.query
+    if plan.order or plan.group is not None or plan.having:
+        return None
+    limit = 1 if query.shape in ("scalar", "tuple") else row_count(run, query.limit, "limit")
+    return None if limit is None else limit + (row_count(run, query.offset, "offset") or 0)
+
+
+def _plain_spine(root: Node) -> tuple[list[Any], Node] | None:
+    """The steps of a plan down to its first leaf, when each works row by row and what it looks up is a plain scan."""
+    steps: list[Any] = []
+    node: Any = root
+    while type(node) in _STEPS:
+        steps.append(node)
+        if type(node) in (Join, AntiJoin):
+            if type(node.right) is not Scan:
+                return None
+            node = node.left
+        else:
+            node = node.child
+    return (steps, node) if type(node) is Scan and len(steps) > 1 else None
+
+
+def _in_parts(run: Run, steps: list[Any], leaf: Node, wanted: int) -> Relation:
+    """The rows that the first rows of the leaf lead to, of more of them until that is enough: `:limit` stops early."""
+    whole = _LEAVES[type(leaf)](run, leaf)
+    size = max(_FIRST_PART, 4 * wanted)
+    while True:
+        relation = whole if size >= whole.length else whole.first(size)
+        for step in reversed(steps):
+            run.budget.check()
+            relation = _STEPS[type(step)](run, step, relation)
+        if size >= whole.length or relation.length >= wanted:
+            return relation
+        size *= 8

@@ -14,6 +14,7 @@ import numpy as np
 
 from datalog import calls, kernels
 from datalog.aggregates import Groups
+from datalog.engine import row_count
 from datalog.errors import DatalogError, QueryError, query_error, show
 from datalog.plan import AggregateTree, CallTree, Param, Var, term_text
 from datalog.pull import pull_values
@@ -244,22 +245,13 @@ def _ranks(run: Run, made: Made) -> Any:
 def _cut(run: Run, columns: list[Made]) -> list[Made]:
     """The rows that :offset and :limit leave."""
     query = run.plan.query
-    offset, limit = _count(run, query.offset, "offset") or 0, _count(run, query.limit, "limit")
+    offset, limit = row_count(run, query.offset, "offset") or 0, row_count(run, query.limit, "limit")
     if query.shape in ("scalar", "tuple"):
         limit = 1 if limit is None else min(limit, 1)
     if not offset and limit is None:
         return columns
     end = None if limit is None else offset + limit
     return [Column(c.codes[offset:end], c.kind) if isinstance(c, Column) else c[offset:end] for c in columns]
-
-
-def _count(run: Run, given: Any, name: str) -> int | None:
-    if given is None or type(given) is int:
-        return given
-    value = run.param(given.name)
-    if value is not None and (type(value) is not int or value < 0):
-        raise QueryError("query/input", f":{name} is {show(value)}.", expected="a number from 0 on")
-    return value
 
 
 # values --------------------------------------------------------------------------------------------------------------

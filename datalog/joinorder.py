@@ -51,7 +51,35 @@ class JoinOrder:
             if best is None or cost < best[0]:
                 best = cost, order
         assert best is not None
-        return best[1]
+        return self.with_late_lookups(best[1], start) if len(best[1]) > 3 else best[1]
+
+    def with_late_lookups(self, order: list[Atom], start: State) -> list[Atom]:
+        """The order with patterns that only fetch a value for the answer put last, where that costs less.
+
+        The next step is always the cheapest one, and such a pattern is cheap: it would be asked for rows that a later join drops.
+        """
+        cost = self.cost_of(order, start)
+        for atom in [a for a in order if a.kind == "scan"]:
+            at = order.index(atom)
+            before = frozenset(start.distinct).union(*(a.gives for a in order[:at]))
+            later = order[at + 1 :]
+            new = atom.gives - before
+            if at == 0 or not later or atom.gives <= before or any(new & a.seen for a in later):
+                continue
+            moved = [*order[:at], *later, atom]
+            found = self.cost_of(moved, start)
+            if found < cost:
+                order, cost = moved, found
+        return order
+
+    def cost_of(self, order: list[Atom], start: State) -> float:
+        """What an order costs, as `greedy` counts it."""
+        state = State(rows=start.rows, distinct=dict(start.distinct))
+        total = 0.0
+        for atom in order:
+            work, state.rows, state.distinct = self.estimate(atom, state)
+            total += work + state.rows
+        return total
 
     def greedy(self, atoms: list[Atom], start: State, first: Atom | None) -> tuple[float, list[Atom]]:
         """(cost, order): the cheapest next atom again and again, filters and anti-joins as soon as they can run."""

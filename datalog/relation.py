@@ -106,6 +106,11 @@ class Relation:
         """Some of the rows, each at most once."""
         return Relation({n: c.take(rows) for n, c in self.columns.items()}, len(rows), self.key)
 
+    def first(self, count: int) -> Relation:
+        """The first rows."""
+        columns = {n: Column(c.codes[:count], c.kind) for n, c in self.columns.items()}
+        return Relation(columns, min(count, self.length), self.key)
+
     def keep(self, mask: NDArray[np.bool_]) -> Relation:
         """The rows where the mask holds."""
         if bool(mask.all()):

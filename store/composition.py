@@ -28,7 +28,7 @@ from store.overlay import Overlay, OverlayView
 from store.prepare import Prepared, all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
 from store.schema import Schema
 from store.schema_change import SchemaChange
-from store.snapshot import ColumnCache, Snapshot
+from store.snapshot import Snapshot
 from store.txdata import read_tx_data
 from store.undo import Undone, read_origins, undo
 from store.value import Kind
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from store.cache import ColumnCache
     from store.dictionary import NewCodes
     from store.environment import Meta, ReadTxn
 

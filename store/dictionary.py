@@ -26,6 +26,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from itertools import count
+from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from zlib import compress, crc32, decompress
@@ -52,7 +53,7 @@ _OWN: Final = frozenset((str, Keyword))  # types whose own equality is strict an
 _REMEMBERED: Final = 256  # longer values are not worth a place in the cache
 _APPEND_BYTES: Final = 1800  # a block below this stays inside an LMDB page when appended to
 _BLOCK_BYTES: Final = 32768
-_CACHE_BYTES: Final = 128 << 20
+_CACHE_BYTES: Final = 128 << 20  # of blocks, where nobody says otherwise
 _FIND_ENTRIES: Final = 1 << 19
 _HEAD: Final = struct.Struct("<IBxxxII")
 _CODE: Final = struct.Struct("<qI")
@@ -122,11 +123,16 @@ class Block:
         if flags & 2:
             self._codes = np.frombuffer(body, "<u4", n).tolist()
             at = 4 * n
-        self._ends: list[int] = np.frombuffer(body, "<u4", n, at).tolist()
+        # a list of them would cost more than the few values that are asked for of most blocks
+        self._ends: Sequence[int] = (
+            memoryview(body)[at : at + 4 * n].cast("I")
+            if byteorder == "little"
+            else np.frombuffer(body, "<u4", n, at).tolist()
+        )
         self._start = at + 4 * n
         self._body = body
         self._values: list[Any] = [_MISSING] * n
-        self.size = 3 * raw_length + 100 * n + 500
+        self.size = 2 * raw_length + 75 * n + 500  # with all values made
 
     def position(self, code: int) -> int:
         """The place of a code in this block, or -1."""
@@ -196,8 +202,9 @@ class Dictionary:
     The dictionary only grows, so reading it at the newest commit is right for every snapshot.
     """
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, cache_bytes: int = _CACHE_BYTES) -> None:
         self._env = env
+        self._cache_bytes = cache_bytes
         self._lock = threading.RLock()
         self._txn: ReadTxn | None = None
         self._firsts: list[int] = []
@@ -406,7 +413,7 @@ class Dictionary:
         block = Block(block_key(first), data)
         self._forget(first)
         self._bytes += block.size
-        while self._bytes > _CACHE_BYTES and self._blocks:
+        while self._bytes > self._cache_bytes and self._blocks:
             self._forget(next(iter(self._blocks)))
         self._blocks[first] = block
         return block

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from store.cache import ColumnCache
 from store.columns import EMPTY, expand, order_stable
 from store.datom import AID_BITS, Datom
 from store.schema import FIRST_USER_AID
-from store.snapshot import ColumnCache, Columns, Datoms, Snapshot, match
+from store.snapshot import Columns, Datoms, Snapshot, match
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -276,11 +276,11 @@ class Base:
             rows = self._segments.get(key)
             yield rows if rows is not None else unpack_rows(prefix, data, key)
 
-    def sample(self, prefix: bytes, most: int) -> tuple[list[Rows], int]:
-        """(up to `most` segments spread over a run, number of all its segments)."""
-        keys = self.directory(prefix).keys
-        step = max(1, len(keys) // most)
-        return [self.segment(prefix, k) for k in keys[::step][:most]], len(keys)
+    def sample(self, prefix: bytes, most: int) -> tuple[list[Rows], list[int]]:
+        """(up to `most` segments spread over a run, the first k1 of all its segments)."""
+        directory = self.directory(prefix)
+        step = max(1, len(directory.keys) // most)
+        return [self.segment(prefix, k) for k in directory.keys[::step][:most]], directory.k1
 
 
 def concatenate(parts: list[Rows]) -> Rows:

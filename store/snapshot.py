@@ -6,7 +6,7 @@ attribute), which old and new snapshots share where nothing changed. All arrays 
 
 from __future__ import annotations
 
-import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from store.cache import ColumnCache
     from store.dictionary import Dictionary
     from store.index import Base
     from store.overlay import OverlayView, Row
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Codes = NDArray[np.int64]
 
 _SPREAD = 8  # a range of keys up to so many times their number has a direct-address table
+_FEW_DATOMS = 2048  # more than that are not put into lists
 _FEW = 24  # below this many keys point lookups beat loading a column that nobody has cached
 _AID_MASK = np.int64((1 << AID_BITS) - 1)
 
@@ -64,55 +66,6 @@ class Datoms(NamedTuple):
     a: Codes
     v: Codes
     tx: Codes
-
-
-class ColumnCache:
-    """Columns of whole attributes, bounded in bytes; the least recently used go first. Safe between threads."""
-
-    def __init__(self, limit_bytes: int = 512 << 20) -> None:
-        self._limit = limit_bytes
-        self._bytes = 0
-        self._entries: dict[Any, Any] = {}
-        self._newest: dict[Any, int] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Any:
-        """The cached value, or None."""
-        with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                return None
-            self._entries[key] = entry
-            return entry[0]
-
-    def peek(self, key: Any) -> bool:
-        """True when the key is cached."""
-        return key in self._entries
-
-    def put(self, key: Any, value: Any, size: int) -> None:
-        """Adds a value of `size` bytes; one larger than a quarter of the cache is not kept."""
-        if size > self._limit // 4:
-            return
-        with self._lock:
-            old = self._entries.pop(key, None)
-            self._bytes += size - (old[1] if old else 0)
-            self._entries[key] = (value, size)
-            while self._bytes > self._limit:
-                self._bytes -= self._entries.pop(next(iter(self._entries)))[1]
-
-    def note_newest(self, key: Any, tx: int) -> None:
-        """Remembers up to which transaction the columns of a key (order, with tx, aid) were made."""
-        if tx > self._newest.get(key, 0):
-            self._newest[key] = tx
-
-    def newest(self, key: Any) -> int:
-        """The newest transaction for which columns of a key were made, -1 when none were."""
-        return self._newest.get(key, -1)
-
-    @property
-    def size_bytes(self) -> int:
-        """The bytes held now."""
-        return self._bytes
 
 
 class Snapshot:
@@ -356,8 +309,7 @@ class Snapshot:
 
     def gather(self, aid: int, eids: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
         """The values of many entities: (row numbers in `eids` ascending, v codes [, tx]); entities without one are left out."""
-        n = len(eids)
-        if n <= _FEW and not tx and not self._has_columns(aid, "aevt", tx=False) and self.count(aid) > 64 * n:
+        if not tx and self._is_few(aid, "aevt", eids, unique=not self._many(aid)):
             return self._gather_few(self.values, eids.tolist(), aid)
         columns = self.columns(aid, tx=tx)
         rows, at = match(columns.e, eids, unique=not self._many(aid))
@@ -365,12 +317,22 @@ class Snapshot:
 
     def lookup(self, aid: int, codes: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
         """The entities of many values: (row numbers in `codes` ascending, e [, tx]); values nobody has are left out."""
-        n = len(codes)
-        if n <= _FEW and not tx and not self._has_columns(aid, "avet", tx=False) and self.count(aid) > 64 * n:
+        unique = self.schema.by_aid(aid).unique is not None
+        if not tx and self._is_few(aid, "avet", codes, unique=unique):
             return self._gather_few(lambda code, a: self.holders(a, code), codes.tolist(), aid)
         columns = self.columns(aid, "avet", tx=tx)
-        rows, at = match(columns.v, codes, unique=self.schema.by_aid(aid).unique is not None)
+        rows, at = match(columns.v, codes, unique=unique)
         return (rows, columns.e[at], columns.tx[at]) if columns.tx is not None else (rows, columns.e[at])
+
+    def _is_few(self, aid: int, order: str, keys: Codes, *, unique: bool) -> bool:
+        """Whether point lookups of some keys cost less than a column that nobody has read yet: few keys, of few datoms."""
+        n = len(keys)
+        if n > _FEW or self._has_columns(aid, order, tx=False) or self.count(aid) <= 64 * n:
+            return False
+        if unique or (order == "avet" and not self._in_avet(aid)):
+            return True
+        run = avet(aid) if order == "avet" else aevt(aid)
+        return sum(self._base.count(run, k, k) for k in keys.tolist()) <= _FEW_DATOMS
 
     @staticmethod
     def _gather_few(find: Any, keys: list[int], aid: int) -> tuple[Codes, Codes]:
@@ -510,10 +472,10 @@ class Snapshot:
         found: tuple[int, float] | None = self._counts.get(("spread", aid))
         if found is None:
             if not self._in_avet(aid) or total <= 50_000 or self._has_columns(aid, "avet", tx=False):
-                found = _spread([self.columns(aid, "avet").v], 1)
+                found = _spread(self.columns(aid, "avet").v)
             else:
-                parts, segments = self._base.sample(avet(aid), 8)
-                found = _spread([p[0] for p in parts], segments)
+                parts, firsts = self._base.sample(avet(aid), 8)
+                found = _spread_of_sample([p[0] for p in parts], firsts, total / len(firsts))
             found = min(total, found[0]), found[1]
             self._counts["spread", aid] = found
         return found
@@ -585,14 +547,35 @@ class Snapshot:
         return found
 
 
-def _spread(samples: list[Codes], segments: int) -> tuple[int, float]:
-    """(distinct values of `segments` pieces like these sorted ones, skew within them)."""
-    runs = [np.diff(np.flatnonzero(np.concatenate(([True], v[1:] != v[:-1], [True])))) for v in samples if len(v)]
-    if not runs:
+def _runs(v: Codes) -> Codes:
+    """The lengths of the runs of equal values in a sorted column."""
+    return np.diff(np.flatnonzero(np.concatenate(([True], v[1:] != v[:-1], [True]))))
+
+
+def _spread(v: Codes) -> tuple[int, float]:
+    """(distinct values, skew) of a sorted column."""
+    if not len(v):
         return 1, 1.0
-    lengths = np.concatenate(runs).astype(np.float64)
-    rows = float(lengths.sum())
-    return max(1, len(lengths) * segments // len(samples)), float((lengths**2).sum()) * len(lengths) / rows**2
+    lengths = _runs(v).astype(np.float64)
+    return len(lengths), float((lengths**2).sum()) * len(lengths) / len(v) ** 2
+
+
+def _spread_of_sample(samples: list[Codes], firsts: list[int], rows: float) -> tuple[int, float]:
+    """(about how many distinct values, skew) of a sorted run from some of its segments and the first value of each.
+
+    A value that fills segments is the first of as many as it fills; the others begin and end inside one. `rows` are those
+    of a segment.
+    """
+    runs = [_runs(v) for v in samples]
+    scale = len(firsts) / len(samples)
+    inner = np.concatenate([r[1:-1] for r in runs]).astype(np.float64)
+    edge = float(np.mean([r[0] + (r[-1] if len(r) > 1 else 0) for r in runs]))  # of a value that is once a first
+    filled = np.fromiter(Counter(firsts).values(), dtype=np.float64)
+    sizes = (filled - 1) * rows + edge
+    distinct = len(filled) + len(inner) * scale
+    counted = float(sizes.sum()) + float(inner.sum()) * scale
+    squares = float((sizes**2).sum()) + float((inner**2).sum()) * scale
+    return max(1, int(distinct)), max(1.0, squares * distinct / counted**2)
 
 
 def _places(keys: Codes, others: Codes) -> Places | None:

@@ -20,6 +20,7 @@ import weakref
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from store.cache import ColumnCache, default_bytes
 from store.commit import Commit, PlainCommits
 from store.committed import Committed
 from store.composition import Composition, quiet_collector
@@ -35,7 +36,7 @@ from store.overlay import Overlay, OverlayView, Row
 from store.prepare import all_rows, bulk_rows, prepare, prepare_schema, read_schema_change
 from store.schema import TX_INSTANT, Schema
 from store.schema_change import read_attributes
-from store.snapshot import ColumnCache, Snapshot
+from store.snapshot import Snapshot
 from store.txdata import read_tx_data
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class Store:
                 meta = self._create()
             elif not read_only:
                 write_identity(path, meta.id)
-            self.dictionary = Dictionary(self.env)
-            self.cache = ColumnCache()
+            cache_bytes = default_bytes()
+            self.dictionary = Dictionary(self.env, cache_bytes // 2)
+            self.cache = ColumnCache(cache_bytes)
             self._watch = self.env.read()
             self._bases: weakref.WeakSet[Base] = weakref.WeakSet()
             self._base, self._meta, self._meta_bytes = self._new_base()

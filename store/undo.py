@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from store.cache import ColumnCache
 from store.columns import EMPTY, contains, order_rows
 from store.datom import FIRST_ATTRIBUTE, FIRST_TX
 from store.edn import Vector, show_form
@@ -27,7 +28,7 @@ from store.overlay import Overlay
 from store.resolve import encode, show_code
 from store.schema import IDENT
 from store.schema_change import read_attributes
-from store.snapshot import ColumnCache, Snapshot
+from store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
