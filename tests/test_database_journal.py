@@ -81,7 +81,7 @@ def test_a_crash_at_every_step_of_saving(tmp_path, monkeypatch):
     """Whatever step a crash comes at, what was acknowledged is there, in a journal that went on to new generations too."""
     folder = tmp_path / "memory"
     folder.mkdir()
-    monkeypatch.setattr("migration.database_journal._LARGE", 200)
+    monkeypatch.setattr("migration.database_journal._LARGE", 150)
     memory = stopped(alone(folder))
     images = Images(monkeypatch, folder, tmp_path, most=120)
     expected = {}
