@@ -106,6 +106,8 @@ def _carry_out(memory: MemoryStore, request: dict[str, Any]) -> Any:
         return Backfill(memory, chunk=5).run().complete
     elif do == "back":
         roll_back(memory, request["to"], who="kill rounds")
+    elif do == "share":
+        return memory.share()
     elif do == "verify":
         return _verified(memory)
     return None
@@ -274,6 +276,9 @@ class Tour:
         self.visited.add(stage)
         if at not in (0, len(STAGES) - 1):
             to.ask(do="fill")
+        if at == len(STAGES) - 1 and self.random.random() < 0.5:
+            to.ask(do="share")  # as another process does that wants to come in: from the journal to commits
+            time.sleep(self.random.uniform(0, 0.1))
         if not self.down and at < self.top:
             to.ask(do="move", to=STAGES[at + 1])
         elif not self.down:

@@ -208,7 +208,7 @@ class Backfill:
             if follower is None:
                 return
             with memory.lock:
-                wanted: dict[Keyword, Entry | None] = dict(follower.entries_of(keys))
+                wanted: dict[Keyword, Entry | None] = dict(follower.saves.entries_of(keys))
             # a key that was deleted since the list was made needs no tombstone if the database never had it: see `bring`
             brought = memory.side.bring_many(wanted)
             memory.side.set_kind_note(kind, epoch=epoch, cursor=str(keys[-1]))

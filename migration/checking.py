@@ -299,7 +299,7 @@ def _mend(memory: MemoryStore, keys: list[Keyword], source: str) -> int:
     assert edn is not None
     assert follower is not None
     if source == "edn":
-        wanted: dict[Keyword, Entry | None] = dict(follower.entries_of(keys))
+        wanted: dict[Keyword, Entry | None] = dict(follower.saves.entries_of(keys))
         return memory.side.bring(wanted, distrust=True).written
     answers = memory.side.read_all(keys)
     put = [entry_of(k, v) for k, v in answers.items() if not memory.is_absent(v)]

@@ -22,14 +22,17 @@ from typing import TYPE_CHECKING, Any, Final
 import datalog as d
 from datalog.progress import Bar
 from migration import report
+from migration.database_journal import saves_ahead
 from migration.entities import fetch
 from migration.importer import import_memory, paused_gc
 from migration.keymap import KeyMap, builtin
 from migration.memory_commands import STAGED, ask, run_staged
+from migration.memory_model import uses_database
 from migration.record_keeper import stage_file
 from migration.source import read_memory, write_memory
+from migration.stages import StageRecord
 from migration.verify import verify
-from store.errors import KeyMapError, StoreLocked
+from store.errors import KeyMapError, StoreLocked, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,6 +111,7 @@ def _import(arguments: list[str]) -> int:
         bar("read the file", 0, 0)
         memory = read_memory(given.file)
         with d.connect(given.db) as conn:
+            _check_unstaged(conn, keymap)
             done = import_memory(
                 conn, memory, keymap, progress=bar, full_check=given.full, delete_missing=not given.keep_missing
             )
@@ -118,6 +122,20 @@ def _import(arguments: list[str]) -> int:
                 d.compact(given.db)
     print(report.as_json(done.as_dict()) if given.json else report.import_text(done))
     return 0
+
+
+def _check_unstaged(conn: d.Connection, keymap: KeyMap) -> None:
+    """Raises `memory/staged` when saves reach the database through the stages: an older file must not be put over them."""
+    if ":memory.state/record" not in conn.schema:
+        return
+    text = conn.q("[:find ?r . :where [_ :memory.state/record ?r]]")
+    record = StageRecord.read(text, "the database") if text else None
+    if record is not None and uses_database(record, keymap):
+        raise UserError(
+            "memory/staged",
+            "The database is part of a memory that moves in stages; an import would put the file's state over newer saves.",
+            hint="fill it with `datalog memory backfill`, or roll back to edn-only first: `datalog memory rollback`.",
+        )
 
 
 def _verify(arguments: list[str]) -> int:
@@ -164,11 +182,18 @@ def _export(arguments: list[str]) -> int:
     parser = _parser("export", "Writes all keys and values of a database as one EDN map, a key a line.", file=False)
     given = parser.parse_args(arguments)
     keymap = _keymap(given.keymap)
+    ahead = saves_ahead(given.db) if given.db.is_dir() else []
     with d.connect(given.db, read_only=True) as conn, conn.db() as db, paused_gc():
         stored = fetch(db, keymap)
+        # what a process that has the memory alone, or was killed, has saved and not taken to the database yet
+        known = ":memory.state/applied" in conn.schema
+        applied = (conn.q("[:find ?n . :where [_ :memory.state/applied ?n]]") or 0) if known else 0
+        saved = {key: entry for n, key, entry in ahead if n > applied}
         # in the order in which the keys came
+        there = [(k, s) for k, s in sorted(stored.items(), key=_by_eid) if not s.state.deleted and k not in saved]
         write_memory(
-            ((k, s.value(keymap)) for k, s in sorted(stored.items(), key=_by_eid) if not s.state.deleted), sys.stdout
+            [*((k, s.value(keymap)) for k, s in there), *((k, e.value) for k, e in saved.items() if e is not None)],
+            sys.stdout,
         )
     return 0
 

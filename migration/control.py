@@ -7,7 +7,7 @@ side as what they are, and are kept apart from others by the folder's mode, 0700
     <id>.request    {"command": name, "arguments": {...}}        by the sender
     <id>.taken      the request, taken up
     <id>.progress   [step, done, of]                             while it runs
-    <id>.answer     {"ok": {...}} or {"error": {"class", "code", "message", "text"}}
+    <id>.answer     {"ok": {...}} or {"error": {"family", "code", "message", "expected", "hint", "data"}}
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from migration.memory import MemoryStore
     from migration.memory_core import MemoryCore
 
-__all__ = ["Serving", "send"]
+__all__ = ["Serving", "ask_to_share", "send"]
 
 _EVERY_S: Final = 0.1
 _TAKEN_UP_S: Final = 10.0  # a process that has not taken up a request by then does not serve
@@ -106,12 +106,11 @@ class Serving:
             answer: dict[str, Any] = {"ok": carry_out(memory, asked["command"], asked["arguments"], progress)}
         except DatalogError as e:
             family = "storage" if isinstance(e, StorageError) else "user" if isinstance(e, UserError) else "internal"
-            answer = {
-                "error": {"family": family, "code": e.code, "message": e.message, "text": str(e), "data": dict(e.data)}
-            }
+            said = {"message": e.message, "expected": e.expected, "hint": e.hint, "data": dict(e.data)}
+            answer = {"error": {"family": family, "code": e.code, **said}}
         except Exception as e:  # noqa: BLE001 - whatever it was, who asked has to be told
             text = f"The request cannot be carried out: {type(e).__name__}: {e}."
-            answer = {"error": {"family": "user", "code": "memory/command", "message": text, "text": text, "data": {}}}
+            answer = {"error": {"family": "user", "code": "memory/command", "message": text, "data": {}}}
         with contextlib.suppress(OSError):
             _write(request.with_suffix(".answer"), answer)
             request.unlink(missing_ok=True)
@@ -151,7 +150,15 @@ def send(
         result: dict[str, Any] = found["ok"]
         return result
     kind = StorageError if error["family"] == "storage" else UserError
-    raise kind(error["code"], error["message"], data=error["data"])
+    raise kind(
+        error["code"], error["message"], expected=error.get("expected"), hint=error.get("hint"), data=error["data"]
+    )
+
+
+def ask_to_share(memory_file: Path) -> None:
+    """Asks the process that has a memory alone to let others in; returns when it has answered, whatever it said."""
+    with contextlib.suppress(StorageError, UserError):
+        send(memory_file, "share", {}, lambda _s, _d, _o: None)
 
 
 def _no_answer(memory_file: Path) -> StorageError:

@@ -23,6 +23,7 @@ from migration.entities import fetch, key_states
 from migration.entry import Entry
 from migration.gates import Gate, Limits, check_gate
 from migration.jsonvalue import encode, to_text
+from migration.memory_model import is_database_only
 from migration.modes import STAGES
 from migration.stages import BUCKETS, KindStage
 from migration.telemetry import Event
@@ -162,8 +163,10 @@ def _held_still(
         old = memory.record
         new = old.moved(kinds, target, percent, who=who, why=why, at=_now(), forced=forced, figures=gate.figures())
         if any(_comes_back(old.of(k), new.of(k)) for k in kinds):
+            memory.settle_journal()
             memory.open_edn()
             _bring_back(memory, kinds, new.of)
+            _bring_journal(memory, new)
         if any(_leaves(old.of(k), new.of(k)) for k in kinds):
             _leave_edn(memory)
         fresh = [k for k in kinds if new.of(k).epoch != old.of(k).epoch]
@@ -226,7 +229,9 @@ def _settle(
         except DatalogError as e:
             memory.telemetry.alert("database-unavailable", error=e.code)
         memory.reroute()
-    memory.leave_edn()
+    if memory.edn is not None and not is_database_only(new, memory.keymap):
+        memory.leave_journal()  # the EDN side is written again, and has everything
+    memory.leave_edn(moved=True)
     if not any(m.uses_database for m in new.used_modes(memory.keymap.data_kinds)):
         memory.side.close()
 
@@ -289,6 +294,24 @@ def _bring_back(memory: MemoryStore, kinds: tuple[Keyword, ...], new_of: Callabl
     for start in range(0, len(gone), _PART):
         with memory.lock:
             edn.delete(gone[start : start + _PART])
+
+
+def _bring_journal(memory: MemoryStore, new: StageRecord) -> None:
+    """Brings what the database refuses, and only its journal has, to the EDN side, which writes all of it from now on."""
+    journal, edn, follower = memory.journal, memory.edn, memory.follower
+    if journal is None or not journal.values:
+        return
+    assert edn is not None
+    assert follower is not None
+    data_of = memory.keymap.data_of
+    if not all(new.mode_of(data_of(key), key).uses_edn for key in journal.values):
+        raise StorageError(
+            "memory/pending",
+            f"{len(journal.values)} saves are not in the database; {next(iter(journal.values))} is one of them.",
+            hint="move all kinds: then the EDN side has these saves. `datalog memory status` says what the database refuses.",
+        )
+    for key, entry in journal.values.items():
+        follower.add((key,), edn.put([entry]) if entry is not None else edn.delete([key]))
 
 
 def prefer(

@@ -31,7 +31,7 @@ from store.edn import Keyword, Map, read_edn, write_edn
 from store.errors import DatalogError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from datalog import Connection, Db
     from migration.buckets import Sums
@@ -51,6 +51,7 @@ STATE_SCHEMA: Final[dict[str, dict[str, Any]]] = {
     ":memory.state/notes": {":db/valueType": ":db.type/string", ":db/index": False, ":db/noHistory": True},
 }
 _CACHED: Final = 100_000  # keys
+_NOTHING: Final[Mapping[Keyword, Any]] = {}
 
 
 class _Mark:
@@ -87,6 +88,7 @@ class DatabaseSide:
         self._cache: dict[Keyword, Any] = {}
         self._cache_basis = 0
         self._cache_lock = threading.Lock()
+        self._writing = 0  # transactions of ours that are committed before the cache is carried over them
         self._state_eid = 0
         self._shut = False
         self._known: tuple[int, dict[Keyword, bool]] = (0, {})
@@ -173,14 +175,17 @@ class DatabaseSide:
                 return found
         value = self.value_of(fetch_one(db, self.keymap, key))
         with self._cache_lock:
-            if self._cache_basis < basis:  # somebody else has written
+            if self._cache_basis < basis and not self._writing:  # somebody else has written
                 self._cache = {}
                 self._cache_basis = basis
             if self._cache_basis == basis:
-                if len(self._cache) >= _CACHED:
-                    self._cache.pop(next(iter(self._cache)), None)
-                self._cache[key] = value
+                self._keep(key, value)
         return value
+
+    def _keep(self, key: Keyword, value: Any) -> None:
+        if len(self._cache) >= _CACHED:
+            self._cache.pop(next(iter(self._cache)), None)
+        self._cache[key] = value
 
     def value_of(self, stored: Stored | None) -> Any:
         """The value of what is stored of a key, or `DELETED`, `UNKNOWN`."""
@@ -233,20 +238,29 @@ class DatabaseSide:
     # -- writing
 
     def bring(
-        self, wanted: Mapping[Keyword, Entry | None], *, applied: int | None = None, distrust: bool = False
+        self,
+        wanted: Mapping[Keyword, Entry | None],
+        *,
+        applied: int | None = None,
+        distrust: bool = False,
+        believed: bool = False,
     ) -> Brought:
-        """Brings keys to their entries in one transaction; `applied` goes with it. See `writing.bring`."""
+        """Brings keys to their entries in one transaction; see `writing.bring`.
+
+        Args:
+            wanted: key -> entry, or None.
+            applied: the journal's number that goes with it.
+            distrust: look at the attributes of keys whose digest is right, too.
+            believed: the cache takes the values that were written; else those that were in it are read back.
+        """
         state, conn = self._state_of(), self.conn
 
         def note(_: Db) -> list[Any]:
             return [] if applied is None else [[":db/add", state, ":memory.state/applied", applied]]
 
-        try:
+        with self._writes():
             brought = bring(conn, self.keymap, wanted, note=note, distrust=distrust)
-        except StorageError as e:
-            self.failed(e)
-            raise
-        self._carried(brought.basis, wanted, refresh=True)
+            self._carried(brought.basis, wanted, refresh=not believed, known=wanted if believed else {})
         return brought
 
     def bring_many(self, wanted: Mapping[Keyword, Entry | None]) -> Brought:
@@ -259,20 +273,54 @@ class DatabaseSide:
 
     def change(self, key: Keyword, changed: Callable[[Any], Entry | None]) -> None:
         """Changes a key by a function of its value (`DELETED`, `UNKNOWN` when there is none), atomically."""
+        known: dict[Keyword, Entry | None] = {}
+
+        def noted(stored: Stored | None) -> Entry | None:
+            entry = changed(self.value_of(stored))
+            if entry is not None or stored is not None:
+                known[key] = entry
+            return entry
+
+        with self._writes():
+            basis = change(self.conn, self.keymap, key, noted)
+            self._carried(basis, (key,), known=known)
+
+    @contextlib.contextmanager
+    def _writes(self) -> Iterator[None]:
+        """A transaction of ours and what follows it: a reader that comes in between does not take it for somebody else's."""
+        with self._cache_lock:
+            self._writing += 1
         try:
-            basis = change(self.conn, self.keymap, key, lambda stored: changed(self.value_of(stored)))
+            yield
         except StorageError as e:
             self.failed(e)
             raise
-        self._carried(basis, (key,))
+        finally:
+            with self._cache_lock:
+                self._writing -= 1
 
-    def _carried(self, basis: tuple[int, int], keys: Iterable[Keyword], *, refresh: bool = False) -> None:
-        """Carries the cache from before a transaction of ours to after it; `refresh` reads again what was in it."""
+    def _carried(
+        self,
+        basis: tuple[int, int],
+        keys: Iterable[Keyword],
+        *,
+        refresh: bool = False,
+        known: Mapping[Keyword, Entry | None] = _NOTHING,
+    ) -> None:
+        """Carries the cache from before a transaction of ours to after it.
+
+        What was written of `known` is in it then; with `refresh` what was in it is read again.
+        """
         before, after = basis
         was_cached: list[Keyword] = []
         with self._cache_lock:
             if self._cache_basis == before:
                 was_cached = [key for key in keys if self._cache.pop(key, self) is not self]
+                for key, entry in known.items():
+                    self._keep(key, DELETED if entry is None else entry.value)
+                self._cache_basis = after
+            elif self._cache_basis < after:  # somebody else has written before us
+                self._cache = {}
                 self._cache_basis = after
         if refresh:
             with contextlib.suppress(DatalogError):  # the transaction is made; a reader will be told
@@ -297,14 +345,11 @@ class DatabaseSide:
         state = self._state_of()
         if "notes" in values:
             values["notes"] = write_edn(Map(values["notes"]))
-        try:
+        with self._writes():
             report = self.conn.transact(
                 [[":db/add", state, f":memory.state/{n}", value] for n, value in values.items()]
             )
-        except StorageError as e:
-            self.failed(e)
-            raise
-        self._carried((report.db_before.basis_tx, report.tx), ())
+            self._carried((report.db_before.basis_tx, report.tx), ())
 
     def notes(self) -> dict[Any, Any]:
         """The notes, a copy to be changed and given to `set_notes`."""

@@ -38,6 +38,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.buckets import add_digest
+from migration.entry import Entry
 from migration.files import replace_file, storage_error, sync_directory
 from migration.journal import Journal, read_journal
 from migration.jsonvalue import decode, encode, to_text
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from migration.buckets import Sums
-    from migration.entry import Entry
     from migration.journal import Generation
     from store.edn import Keyword
 
@@ -252,15 +252,23 @@ class EdnSide:
         if journal is not None:
             mark = journal.size
             journal.append(entry)
+        self.sequence += 1  # never given again: a database that says it has failed may have taken it all the same
         if decide is not None:
             try:
-                decide(self.sequence + 1)
+                decide(self.sequence)
             except BaseException:
                 if journal is not None:
                     journal.cut(mark)
                 raise
-        self.sequence += 1
         self._touch()
+
+    def entries_of(self, keys: Iterable[Keyword]) -> dict[Keyword, Entry | None]:
+        """What it holds of keys now, None for those that are not there; the lock is held."""
+        values = self.values
+        return {k: Entry(k, values[k], b"", self.digest(k)) if k in values else None for k in keys}
+
+    def taken(self, keys: Iterable[Keyword]) -> None:
+        """Another store has these keys as they are here: nothing to do, for here they stay."""
 
     def note(self, entry: list[Any], *, sync: bool = True) -> None:
         """Appends an entry that changes no key."""

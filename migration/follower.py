@@ -1,4 +1,4 @@
-"""The pending list: keys whose last save is durable in the journal and not in the database yet, and who takes them there.
+"""The pending list: keys whose last save is durable in a journal and not in the database yet, and who takes them there.
 
 A save is in the journal before it is on this list, so that the list can be made anew after a crash: it is all keys of the
 journal above the number that the database says it has applied, and those that were carried over from older generations.
@@ -13,35 +13,59 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from migration.entry import Entry
 from migration.jsonvalue import encode, to_text
 from migration.locks import FairLock
 from store.errors import DatalogError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from migration.database_side import DatabaseSide
-    from migration.edn_side import EdnSide
+    from migration.entry import Entry
     from migration.telemetry import Telemetry
     from store.edn import Keyword
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "Journaled"]
 
 _BATCH: Final = 128  # keys in one transaction
 _FIRST_WAIT_S: Final = 0.05
 _LONGEST_WAIT_S: Final = 5.0
 
 
+class Journaled(Protocol):
+    """Where saves are durable that the database is given later: the EDN side, or the database's own journal.
+
+    Attributes:
+        lock: guards it and the list.
+        sequence: the number of the last save.
+        applied: the number up to which everything is in the database.
+    """
+
+    lock: AbstractContextManager[Any]
+    sequence: int
+    applied: int
+
+    def entries_of(self, keys: Iterable[Keyword]) -> dict[Keyword, Entry | None]:
+        """What keys are to be now; the lock is held."""
+
+    def note(self, entry: list[Any], *, sync: bool = True) -> None:
+        """Appends an entry to the journal that changes no key; the lock is held."""
+
+    def taken(self, keys: Iterable[Keyword]) -> None:
+        """These keys are in the database as they are to be; the lock is held."""
+
+
 class Follower:
-    """Takes what the EDN side holds to the database, later.
+    """Takes what was saved to the database, later.
 
     Args:
-        edn: the EDN side, whose lock guards the list.
+        saves: where the saves are.
         database: called for the database side; may raise.
         telemetry: told of drains and failures.
+        believed: what was written is not read back for the cache of values: no other store is compared with it.
 
     Attributes:
         pending: key -> sequence number of its last save.
@@ -49,8 +73,16 @@ class Follower:
         refused: key -> why the database refuses it.
     """
 
-    def __init__(self, edn: EdnSide, database: Callable[[], DatabaseSide], telemetry: Telemetry) -> None:
-        self.edn = edn
+    def __init__(
+        self,
+        saves: Journaled,
+        database: Callable[[], DatabaseSide],
+        telemetry: Telemetry,
+        *,
+        believed: bool = False,
+    ) -> None:
+        self.saves = saves
+        self._believed = believed
         self._database = database
         self._telemetry = telemetry
         self.pending: dict[Keyword, int] = {}
@@ -70,7 +102,7 @@ class Follower:
 
     def drop(self, gone: Callable[[Keyword], bool]) -> None:
         """Takes keys off the list that are no longer to be written to the database."""
-        with self.edn.lock:
+        with self.saves.lock:
             self.pending = {k: n for k, n in self.pending.items() if not gone(k)}
             self.refused = {k: w for k, w in self.refused.items() if k in self.pending}
 
@@ -82,13 +114,8 @@ class Follower:
     def prelude(self) -> list[Any]:
         """Entries that carry the list over to a new generation of the journal."""
         carried = {to_text(encode(key)).decode()[1:-1]: n for key, n in self.pending.items()}
-        entries: list[Any] = [["applied", self.edn.applied]]
+        entries: list[Any] = [["applied", self.saves.applied]]
         return [*entries, ["pending", carried]] if carried else entries
-
-    def entries_of(self, keys: Iterable[Keyword]) -> dict[Keyword, Entry | None]:
-        """What the EDN side holds of keys now; the lock is held."""
-        values = self.edn.values
-        return {k: Entry(k, values[k], b"", self.edn.digest(k)) if k in values else None for k in keys}
 
     def drain(
         self, *, most: int | None = None, keys: Iterable[Keyword] | None = None, retry_refused: bool = False
@@ -112,13 +139,13 @@ class Follower:
                 None  # what is saved after the beginning is left for the next time: else a busy key keeps us for ever
             )
             while most is None or done < most:
-                with self.edn.lock:
+                with self.saves.lock:
                     if until is None:
-                        until = self.edn.sequence
+                        until = self.saves.sequence
                     batch = self._batch(only, until)
                     if not batch:
                         return done
-                    wanted = self.entries_of(batch)
+                    wanted = self.saves.entries_of(batch)
                     applied = self._applied_after(batch)
                 done += self._take(batch, wanted, applied)
         return done
@@ -138,13 +165,13 @@ class Follower:
 
     def _applied_after(self, batch: Mapping[Keyword, int]) -> int:
         left = [n for key, n in self.pending.items() if key not in batch]
-        return min(left) - 1 if left else self.edn.sequence
+        return min(left) - 1 if left else self.saves.sequence
 
     def _take(self, batch: dict[Keyword, int], wanted: Mapping[Keyword, Entry | None], applied: int) -> int:
         began = time.perf_counter_ns()
         self.attempts += 1
         try:
-            self._database().bring(wanted, applied=applied)
+            self._database().bring(wanted, applied=applied, believed=self._believed)
         except DatalogError as e:
             if isinstance(e, StorageError) or self._is_machine(e):
                 self._has_failed(e)
@@ -154,13 +181,14 @@ class Follower:
             error = StorageError("memory/database", f"The database failed: {e}.", retryable=True)
             self._has_failed(error)
             raise error from e
-        with self.edn.lock:
-            for key, n in batch.items():
-                if self.pending.get(key) == n:
-                    del self.pending[key]
-            self.edn.applied = applied
+        with self.saves.lock:
+            done = [key for key, n in batch.items() if self.pending.get(key) == n]
+            for key in done:
+                del self.pending[key]
+            self.saves.taken(done)
+            self.saves.applied = applied
             with contextlib.suppress(StorageError):  # it saves work after a crash, no more
-                self.edn.note(["applied", applied], sync=False)
+                self.saves.note(["applied", applied], sync=False)
         if self.failing is not None:
             self._telemetry.alert("second-store-recovered", pending=len(self.pending))
         self.failing = None
@@ -183,8 +211,8 @@ class Follower:
             return 0
         done = 0
         for key, n in batch.items():
-            with self.edn.lock:
-                wanted = self.entries_of([key])
+            with self.saves.lock:
+                wanted = self.saves.entries_of([key])
                 applied = self._applied_after({key: n})
             done += self._take({key: n}, wanted, applied)
         return done

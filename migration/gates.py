@@ -14,20 +14,26 @@ to                 demands
 =================  ================================================================================================
 
 Latencies are measured on both sides in the same run, on this data, in turns: point reads, the mapping's queries, and durable
-saves. The EDN side's durable save is timed on a scratch journal beside the memory file, with values of the memory.
+saves. The EDN side's durable save is timed on a scratch journal beside the memory file, with values of the memory; so is,
+for ``datalog-only``, the database side's as it will be made there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from migration.checking import compare_digests
+from migration.database_journal import DatabaseJournal
+from migration.database_side import DatabaseSide
 from migration.edn_side import EdnSide
-from migration.entry import entry_of
+from migration.entry import Entry, entry_of
 from migration.importer import check_coverage
 from migration.locks import FairLock
 from migration.modes import STAGES
@@ -37,12 +43,21 @@ from store.edn import Keyword
 from store.errors import DatalogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from migration.memory import MemoryStore
     from migration.stages import KindStage, StageRecord
 
-__all__ = ["Check", "Gate", "Limits", "check_gate", "measure_queries", "measure_reads", "measure_saves"]
+__all__ = [
+    "Check",
+    "Gate",
+    "Limits",
+    "check_gate",
+    "measure_next_saves",
+    "measure_queries",
+    "measure_reads",
+    "measure_saves",
+]
 
 _READS: Final = 400  # point reads of each side
 _QUERIES: Final = 7
@@ -151,7 +166,7 @@ def check_gate(
     if step >= STAGES.index("rampdown"):
         missed = memory.counters.fallbacks.get("unknown", 0)
         add(Check("reads that only EDN could answer", missed == 0, missed, "0"))
-    _add_latencies(memory, kinds, limits, add, progress)
+    _add_latencies(memory, kinds, limits, target, add, progress)
     return gate
 
 
@@ -236,7 +251,7 @@ def _add_shadow(memory: MemoryStore, limits: Limits, target: str, add: Callable[
 
 
 def _add_latencies(
-    memory: MemoryStore, kinds: tuple[Keyword, ...], limits: Limits, add: Callable[[Check], None],
+    memory: MemoryStore, kinds: tuple[Keyword, ...], limits: Limits, target: str, add: Callable[[Check], None],
     progress: Callable[[str, int, int], None],
 ) -> None:  # fmt: skip
     if limits.read_ratio is not None:
@@ -260,7 +275,7 @@ def _add_latencies(
             )
     if limits.save_ratio is not None:
         progress("measure saves", 0, 0)
-        measured = measure_saves(memory)
+        measured = measure_next_saves(memory) if target == STAGES[-1] else measure_saves(memory)
         if measured is not None:
             edn, stage = measured
             limit = edn * limits.save_ratio
@@ -352,27 +367,63 @@ def measure_saves(memory: MemoryStore) -> tuple[float, float] | None:
                 own.count += n
     if own.count < _ENOUGH or memory.edn is None:
         return None
-    return _edn_save_us(memory), (own.quantile(0.95) or 0) / 1000
+    return _scratch(memory, _time_edn)[0], (own.quantile(0.95) or 0) / 1000
 
 
-def _edn_save_us(memory: MemoryStore) -> float:
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+def measure_next_saves(memory: MemoryStore) -> tuple[float, float] | None:
+    """(p95 of durable saves of the EDN side, of the database side as `datalog-only` makes them) in microseconds, in turns."""
+    if memory.edn is None:
+        return None
+    edn, database = _scratch(memory, _time_edn, _time_journal if memory.goes_alone else _time_commits)
+    return edn, database
 
+
+def _scratch(
+    memory: MemoryStore, *timed: Callable[[MemoryStore, Path], Iterator[Callable[[Entry], None]]]
+) -> list[float]:
+    """p95 of each way to save values of the memory, in turns, in a directory of its own beside the memory file."""
     assert memory.edn is not None
     with memory.lock:
         items = [item for item, _ in zip(memory.edn.values.items(), range(_SAVES), strict=False)] or [(Keyword("x"), 0)]
     folder = Path(tempfile.mkdtemp(prefix=f".{memory.file.name}.gate-", dir=memory.file.parent))
+    took = [Histogram() for _ in timed]
     try:
-        scratch = EdnSide(folder / "scratch.edn", FairLock())
-        took = Histogram()
-        for n in range(_SAVES):
-            key, value = items[n % len(items)]
-            began = time.perf_counter_ns()
-            scratch.put([entry_of(key, value)])
-            took.add(time.perf_counter_ns() - began)
-        scratch.close(rewrite=False)
+        with contextlib.ExitStack() as stack:
+            ways = [stack.enter_context(contextlib.contextmanager(way)(memory, folder)) for way in timed]
+            for n in range(_SAVES):
+                key, value = items[n % len(items)]
+                for way, histogram in zip(ways, took, strict=True):
+                    began = time.perf_counter_ns()
+                    way(entry_of(key, value))
+                    histogram.add(time.perf_counter_ns() - began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return (took.quantile(0.95) or 0) / 1000
+    return [(h.quantile(0.95) or 0) / 1000 for h in took]
+
+
+def _time_edn(_: MemoryStore, folder: Path) -> Iterator[Callable[[Entry], None]]:
+    scratch = EdnSide(folder / "scratch.edn", FairLock())
+    try:
+        yield lambda entry: _ignored(scratch.put([entry]))
+    finally:
+        scratch.close(rewrite=False)
+
+
+def _time_journal(_: MemoryStore, folder: Path) -> Iterator[Callable[[Entry], None]]:
+    scratch = DatabaseJournal(folder, FairLock(), store="scratch", applied=0)
+    try:
+        yield lambda entry: _ignored(scratch.save(entry.key, entry))
+    finally:
+        scratch.close()
+
+
+def _time_commits(memory: MemoryStore, folder: Path) -> Iterator[Callable[[Entry], None]]:
+    scratch = DatabaseSide(folder / "scratch.db", memory.keymap)
+    try:
+        yield lambda entry: scratch.change(entry.key, lambda _: entry)
+    finally:
+        scratch.close()
+
+
+def _ignored(_: int) -> None:
+    """For who only wants to know how long it took."""

@@ -12,7 +12,8 @@ What is durable when an operation returns:
 
 - a save in a stage that writes EDN: the journal's entry, synced. It stands for both stores: the database is given the key
   within `lag` saves or a few milliseconds of rest (`follower.py`), and whoever opens the memory after a crash goes on with that.
-- a save in `datalog-only`: the database's commit, synced.
+- a save in `datalog-only`: an entry of the database side's own journal, synced, while this process has the memory alone; the
+  database's commit, synced, when others have it open, too.
 - nothing that a read has returned is ever taken back, for a value is seen only when it is durable.
 
 Who decides: in stages whose reads name the database first, a save is refused when the database refuses it. With `lag` saves
@@ -90,10 +91,9 @@ class MemoryStore(MemorySaves):
                 }
             except DatalogError as e:
                 out["database"] = {"ok": False, "error": e.code}
-        if self.follower is not None:
-            failing = self.follower.failing
-            out["pending"] = len(self.follower.pending)
-            out["failing"] = failing.code if failing is not None else None
+        for follower in self.followers[-1:]:
+            out["pending"] = len(follower.pending)
+            out["failing"] = follower.failing.code if follower.failing is not None else None
         out["ok"] = all(part.get("ok", True) for part in (out["edn"], out["database"])) and not out.get("failing")
         return out
 

@@ -3,7 +3,11 @@
 Takes file, database, mapping and settings; gives both sides and, for each kind of data, the mode that counts now. What a
 crash or a loss can leave, and who wins, is decided in `MemoryCore._open_both` and `_mend`; docs/decisions/0005 has the table.
 
-Locks, always taken in this order: `turnstile`, `edn.rewriting`, `follower.draining`, `lock`, the database's own.
+Locks, always taken in this order: `turnstile`, `edn.rewriting`, `follower.draining`, `ahead.draining`, `lock`, the database's
+own.
+
+In `datalog-only` a process has the memory alone, with a journal of the database side (`journal`, and `ahead` for its
+follower), or beside others, each save a commit. Who comes second asks the first one to share (`_take_place`, `share`).
 """
 
 from __future__ import annotations
@@ -19,9 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import datalog as d
+from migration.control import ask_to_share
+from migration.database_journal import DatabaseJournal, journal_base, remove_journal
 from migration.database_side import DELETED, UNKNOWN, DatabaseSide
 from migration.files import FileLock
 from migration.follower import Follower
+from migration.journal import journal_files
 from migration.keymap import builtin
 from migration.locks import FairLock, Turnstile
 from migration.memory_model import Counters, Route, Settings, is_database_only, used_modes, uses_database
@@ -29,7 +36,7 @@ from migration.record_keeper import newest, read_stage_file, write_record
 from migration.stages import StageRecord
 from migration.telemetry import Event, Telemetry
 from store.edn import Keyword
-from store.errors import DatalogError, ForkedConnection, StorageError, StoreCorrupt
+from store.errors import DatalogError, ForkedConnection, StorageError, StoreCorrupt, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +51,9 @@ __all__ = ["MemoryCore"]
 
 _TICK_S: Final = 0.02  # how often the keeper looks round while there is something to do
 _REST_S: Final = 0.1  # and while there is not
+_PATIENCE_S: Final = 0.2  # after which a process that has the memory alone is asked to share it
+_GIVE_UP_S: Final = 10.0
+_AGAIN_S: Final = 5.0  # between two looks whether the others have gone
 
 
 class MemoryCore:
@@ -72,6 +82,8 @@ class MemoryCore:
         self.record = StageRecord()
         self.edn: EdnSide | None = None
         self.follower: Follower | None = None
+        self.journal: DatabaseJournal | None = None
+        self.ahead: Follower | None = None  # of the journal: set and taken away together with it
         self.tasks: list[Callable[[], Any]] = []  # called by the keeper now and then
         self.distrusted: dict[Keyword, str] = {}
         self._commands = commands
@@ -81,16 +93,17 @@ class MemoryCore:
         self._database_lock = FairLock()  # the database's own lock is not fair
         self.turnstile = Turnstile()
         self._file_lock = FileLock(self.file.with_name(f"{self.file.name}.lock"))
+        # in datalog-only held in the same form: another memory file that names this database has a lock of its own
+        self._side_lock = FileLock(self.side.path / "saves.lock")
         self._opened = False
         self._closed = False
         self._pid = os.getpid()
         self._in_update = threading.local()
         self._last_save = 0.0
+        self._looked_at = 0.0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
-
-    # -- life
 
     # -- life
 
@@ -116,12 +129,17 @@ class MemoryCore:
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join()
         try:
-            if self.follower is not None and self.follower.pending:
-                with contextlib.suppress(DatalogError):
-                    self.follower.drain()
+            for follower in self.followers:
+                if follower.pending:
+                    with contextlib.suppress(DatalogError):
+                        follower.drain()
             if self.edn is not None:
                 self.edn.close()
         finally:
+            if self.journal is not None:
+                # NB: it stays where savers find it: without one they would commit past what it still holds
+                self.journal.close()
+            self._side_lock.release()
             self.edn = None
             self.side.close(for_good=True)
             self._file_lock.release()
@@ -153,6 +171,7 @@ class MemoryCore:
                 if self.edn is not None:
                     self.edn.close(rewrite=False)
                     self.edn = None
+                self._let_journal_be()
                 self.side.close()
                 self._file_lock.release()
                 raise
@@ -169,7 +188,10 @@ class MemoryCore:
         """Locks, opens, finds the record, and mends what a crash or a loss has left; see docs/decisions/0005."""
         record = read_stage_file(self.file)
         while True:  # another process may move the stage between our looking and our locking
-            self._file_lock.take(shared=record is not None and is_database_only(record, self.keymap))
+            if record is not None and is_database_only(record, self.keymap):
+                self._take_place()
+            else:
+                self._file_lock.take()
             again = read_stage_file(self.file)
             if again == record:
                 break
@@ -192,6 +214,10 @@ class MemoryCore:
             self.follower = Follower(self.edn, lambda: self.side, self.telemetry)
             self.edn.prelude = self._prelude
         self._mend(found)
+        if self.edn is None:
+            self._begin_alone()
+        elif self.side.path.is_dir():
+            remove_journal(self.side.path)  # of a move down that was killed at its end: the EDN side has it all
         if self.record is not found or not found.sequence:
             pass  # written already, or nothing to write
         elif found != record or (uses_database(found, self.keymap) and found != of_database):
@@ -201,6 +227,153 @@ class MemoryCore:
             self.edn.stage_text = found.text()
         self._reroute()
         self.telemetry.stage_begins(self.stage_name())
+
+    def _take_place(self) -> None:
+        """In `datalog-only`: takes the memory alone, or beside others when they have no journal.
+
+        Raises:
+            StoreLocked: a process that has it alone does not share it.
+        """
+        began = time.monotonic()
+        while True:
+            with contextlib.suppress(StoreLocked):
+                self._file_lock.take()
+                return
+            try:
+                self._file_lock.take(shared=True)
+            except StoreLocked:
+                waited = time.monotonic() - began
+                if waited > (_GIVE_UP_S if self._commands else _PATIENCE_S):
+                    raise
+                if self._commands and waited > _PATIENCE_S:
+                    ask_to_share(self.file)
+                time.sleep(_TICK_S)
+                continue
+            if not journal_files(journal_base(self.side.path)):
+                return
+            self._file_lock.release()  # who had it alone was killed just now: its journal has to be taken up first
+            time.sleep(_TICK_S)
+
+    def _begin_alone(self, *, fresh: bool = False) -> None:
+        """Takes up the journal of the database side, and keeps it, or takes all of it to the database and shares the memory.
+
+        With `fresh` there is nothing to be taken up: everything is in the database.
+        """
+        if self._file_lock.shared:
+            self._side_lock.take(shared=True)
+            return
+        self._side_lock.take()
+        wanted = self.goes_alone
+        if fresh:
+            remove_journal(self.side.path)
+        if wanted or journal_files(journal_base(self.side.path)):
+            applied = self.side.state().get("applied", 0)
+            journal = DatabaseJournal(self.side.path, self._lock, store=self.record.store or "", applied=applied)
+            ahead = Follower(journal, lambda: self.side, self.telemetry, believed=True)
+            ahead.pending.update(journal.pending)
+            self.journal, self.ahead = journal, ahead
+        if not wanted:
+            self._share_now()
+
+    @property
+    def goes_alone(self) -> bool:
+        """True when this process may keep a journal of the database side: somebody has to answer who wants to come in."""
+        return self.settings.alone and self.settings.lag > 0 and self._commands
+
+    def share(self) -> bool:
+        """Lets other processes in: from now on each save is a commit. False when the stage does not allow it.
+
+        Raises:
+            StorageError: the database does not take what the journal holds.
+        """
+        with self.held():
+            if not is_database_only(self.record, self.keymap):
+                return False
+            self._share_now()
+            return True
+
+    def _share_now(self) -> None:
+        """`share`, when nobody saves."""
+        if self.journal is not None:
+            self.settle_journal()
+            if self.journal.values:
+                raise self._unsettled()
+            self.leave_journal()
+        if not self._file_lock.shared:
+            self._share_lock()
+        self._looked_at = time.monotonic()  # who asked has to have time to come in
+
+    def _share_lock(self) -> None:
+        """Shares the lock of the file, then that of the database.
+
+        The system lets go of a lock for a moment when its form changes. Who takes the file's in that moment does not get the
+        database's, and gives up.
+        """
+        until = time.monotonic() + _GIVE_UP_S
+        while True:
+            try:
+                self._file_lock.take(shared=True)
+                self._side_lock.take(shared=True)
+            except StoreLocked:
+                if time.monotonic() > until:
+                    self._opened, self._closed = False, True  # without a lock nothing may be read or written any more
+                    raise
+                time.sleep(_TICK_S)
+            else:
+                return
+
+    def _keep_alone(self) -> bool:
+        """Goes on alone, with a journal, when those who shared the memory have gone."""
+        if self.edn is not None or self.journal is not None or not self.goes_alone:
+            return False
+        if time.monotonic() - self._looked_at < _AGAIN_S:
+            return False
+        self._looked_at = time.monotonic()
+        with self.held():
+            if self.edn is None and self.journal is None and self._opened:
+                try:
+                    self._file_lock.take()
+                    self._begin_alone(fresh=True)
+                except DatalogError:  # somebody is there; or a full disk
+                    self._share_lock()
+        return False
+
+    def settle_journal(self) -> None:
+        """Takes all of the journal to the database, but for what it refuses; nobody saves meanwhile.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        if self.ahead is not None:
+            self.ahead.drain(retry_refused=True)
+
+    def _unsettled(self) -> StorageError:
+        held = self.journal.values if self.journal is not None else {}
+        return StorageError(
+            "memory/pending",
+            f"{len(held)} saves are not in the database yet; {next(iter(held), '')} is one of them.",
+            hint="see `datalog memory status` for what the database refuses.",
+            retryable=True,
+        )
+
+    def leave_journal(self) -> None:
+        """Removes the journal of the database side, whose saves are elsewhere by now."""
+        journal, self.journal, self.ahead = self.journal, None, None
+        if journal is not None:
+            journal.remove()
+        self._side_lock.release()
+
+    def _let_journal_be(self) -> None:
+        """Closes the journal as it is: what it holds is taken up by who opens the memory next."""
+        journal, self.journal, self.ahead = self.journal, None, None
+        if journal is not None:
+            journal.close()
+        self._side_lock.release()
+
+    @property
+    def followers(self) -> tuple[Follower, ...]:
+        """Those who take saves to the database: of the EDN side, and of the database's own journal."""
+        return tuple(f for f in (self.follower, self.ahead) if f is not None)
 
     def _edn_side(self) -> EdnSide:
         from migration.edn_side import EdnSide  # noqa: PLC0415 - an archived memory has no EDN side
@@ -332,7 +505,7 @@ class MemoryCore:
     def _keep(self) -> None:
         while not self._stop.is_set():
             busy = False
-            for task in (self._keep_draining, self._keep_rewriting, *self.tasks):
+            for task in (self._keep_draining, self._keep_rewriting, self._keep_alone, *self.tasks):
                 try:
                     busy = bool(task()) or busy
                 except DatalogError as e:
@@ -343,18 +516,20 @@ class MemoryCore:
             self._wake.clear()
 
     def _has_work(self) -> bool:
-        follower, edn = self.follower, self.edn
-        return bool(follower is not None and follower.pending) or bool(edn is not None and edn.unsaved)
+        edn = self.edn
+        return any(f.pending for f in self.followers) or bool(edn is not None and edn.unsaved)
 
     def _keep_draining(self) -> bool:
-        follower = self.follower
-        if follower is None or not follower.due:
-            return False
-        if time.monotonic() - self._last_save < self.settings.idle_s and len(follower.pending) < self.settings.lag:
-            return True
-        with contextlib.suppress(DatalogError):  # told by the follower; tried again
-            follower.drain()
-        return bool(follower.pending)
+        busy = False
+        for follower in self.followers:
+            if not follower.due:
+                continue
+            busy = True
+            if time.monotonic() - self._last_save < self.settings.idle_s and len(follower.pending) < self.settings.lag:
+                continue
+            with contextlib.suppress(DatalogError):  # told by the follower; tried again
+                follower.drain()
+        return busy
 
     def _keep_rewriting(self) -> bool:
         edn = self.edn
@@ -377,7 +552,9 @@ class MemoryCore:
     @contextlib.contextmanager
     def drains(self) -> Iterator[None]:
         """Nobody else takes keys to the database meanwhile."""
-        with self.follower.draining if self.follower is not None else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            for follower in self.followers:
+                stack.enter_context(follower.draining)
             yield
 
     @contextlib.contextmanager
@@ -394,17 +571,17 @@ class MemoryCore:
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
         """Nothing on the way, and nobody saving: both stores as of one moment."""
-        follower = self.follower
-        if follower is None:
+        if not self.followers:
             yield
             return
-        with follower.draining, self._lock:
-            if follower.pending:
-                try:
-                    follower.drain()
-                except DatalogError:
-                    if any(m.reads == "datalog" for r in self._routes.values() for m in used_modes(r)):
-                        raise
+        with self.drains(), self._lock:
+            for follower in self.followers:
+                if follower.pending:
+                    try:
+                        follower.drain()
+                    except DatalogError:
+                        if any(m.reads == "datalog" for r in self._routes.values() for m in used_modes(r)):
+                            raise
             yield
 
     @property
@@ -435,20 +612,29 @@ class MemoryCore:
         try:
             self.edn = self._edn_side()
         except BaseException:
-            self._file_lock.take(shared=True)
+            if self.journal is None:
+                self._share_lock()
             raise
-        self.edn.sequence = max(self.edn.sequence, self.side.state().get("applied", 0))
+        given = self.journal.sequence if self.journal is not None else 0
+        self.edn.sequence = max(self.edn.sequence, self.side.state().get("applied", 0), given)
         self.follower = Follower(self.edn, lambda: self.side, self.telemetry)
         self.edn.prelude = self._prelude
 
-    def leave_edn(self) -> None:
-        """Closes the EDN side when no kind writes it any more, and lets other processes in."""
+    def leave_edn(self, *, moved: bool = False) -> None:
+        """Closes the EDN side when no kind writes it any more; what it had to give the database has been given.
+
+        After a move (`moved`: nobody saves meanwhile) this process goes on alone, with a journal, if it may.
+        """
         edn = self.edn
         if edn is None or not is_database_only(self.record, self.keymap):
             return
         edn.close()
         self.edn = self.follower = None
-        self._file_lock.take(shared=True)
+        if moved:
+            with contextlib.suppress(DatalogError):  # a full disk: then each save is a commit
+                self._begin_alone(fresh=True)
+        if self.journal is None and not self._file_lock.shared:
+            self._share_lock()
 
     def mode_now(self, kind: Keyword) -> Mode:
         """The mode of a kind as it is carried out: reads go to EDN while the database has not been filled."""

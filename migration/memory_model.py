@@ -43,6 +43,9 @@ class Settings:
         lag: how many saves may be on the way to the database at a time; 0: each waits for it.
         idle_s: after so many seconds without a save what is on the way is taken there.
         sync: False: the database's commits do not wait for the disk; for measuring only.
+        alone: in `datalog-only`, a process that has the memory to itself appends its saves to a journal in the database's
+            directory and takes them to the database in batches, until another process asks to come in. False: each save
+            is a commit of its own, as it is among several processes.
     """
 
     journal: bool = True
@@ -52,6 +55,7 @@ class Settings:
     lag: int = 128
     idle_s: float = 0.005
     sync: bool = True
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,8 @@ class Saved:
 
     Attributes:
         stage: the stage of the key.
-        written: the stores that have it, durably.
-        pending: the stores that will be given it; the journal stands for them meanwhile.
+        written: the stores that have it, durably: in their files, or in the journal that belongs to them.
+        pending: the other stores that will be given it; that journal stands for them meanwhile.
         changed: False when a deletion found nothing to delete.
         value: what is there now; None after a deletion.
     """

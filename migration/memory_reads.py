@@ -85,8 +85,12 @@ class MemoryReads(MemoryCore):
 
     def _read_database(self, key: Keyword, mode: Mode) -> tuple[Any, str, str, str]:
         """(value or MISSING, store that answered, why it fell back, error)."""
-        follower, edn = self.follower, self.edn
-        if follower is not None and key in follower.pending:
+        follower, edn, journal = self.follower, self.edn, self.journal
+        if journal is not None:
+            entry: Any = journal.values.get(key, MISSING)
+            if entry is not MISSING:  # saved, and on its way into the database's own files
+                return MISSING if entry is None else entry.value, "datalog", "", ""
+        elif follower is not None and key in follower.pending:
             if mode.reads == "datalog-first" and edn is not None:
                 return edn.values.get(key, MISSING), "edn", "pending", ""
             follower.drain(keys=[key], retry_refused=True)
@@ -217,6 +221,10 @@ class MemoryReads(MemoryCore):
         try:
             with self.still():
                 answers = of_database(self.side.conn.db())
+                if self.journal is not None:  # what the database refuses, and so was not taken there just now
+                    answers = dict(answers) | {
+                        k: DELETED if entry is None else entry.value for k, entry in self.journal.values.items()
+                    }
                 if self.edn is None:
                     return {k: v for k, v in answers.items() if v is not DELETED}, "datalog"
                 return self._merged(of_edn(), answers), "edn+datalog" if from_edn else "datalog"
@@ -254,6 +262,10 @@ class MemoryReads(MemoryCore):
         try:
             with self.still():
                 found = wanted.ask(self.side)
+                if self.journal is not None and self.journal.values:
+                    held = self.journal.values
+                    ours = {k: entry.value for k, entry in held.items() if entry is not None}
+                    found = {k for k in found if k not in held} | set(search_edn(self.keymap, wanted, ours))
                 pending = set(self.follower.pending) if self.follower is not None else set()
                 edn = dict(self.edn.values) if self.edn is not None else {}
                 # a key that the database was never given, which only datalog-first and a mixture can have

@@ -1,7 +1,8 @@
 """Saves of a memory: durable when they return, in the stores that the mode of the key names.
 
 In stages that write EDN a save is an entry of the journal first; the database is given the key later, or decides before the
-save counts. In `datalog-only` a save is one transaction. A save that a stage move overtook is done in the new stage.
+save counts. In `datalog-only` it is the same with the database's own journal, or, among several processes, one transaction.
+A save that a stage move overtook is done in the new stage.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from store.errors import DatalogError, StorageError, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from migration.database_journal import DatabaseJournal
     from migration.edn_side import EdnSide
     from migration.follower import Follower
 
@@ -82,7 +84,12 @@ class MemorySaves(MemoryReads):
             while saved is None:  # None: the stage was moved between looking and saving, or the memory closed
                 self.open()
                 mode = self._routes[self.keymap.data_of(key)].of(key)[0]
-                saved = (self._saved_in_database if mode.writes == "datalog" else self._saved_in_edn)(key, changed)
+                if mode.writes != "datalog":
+                    saved = self._saved_in_edn(key, changed)
+                elif self.journal is not None:
+                    saved = self._saved_ahead(key, changed, blind=operation == "save_value")
+                else:
+                    saved = self._saved_in_database(key, changed)
         except DatalogError as e:
             self.counters.save_errors += 1
             stage = self._routes[self.keymap.data_of(key)].of(key)[1]
@@ -102,10 +109,58 @@ class MemorySaves(MemoryReads):
 
         with self.turnstile.passing(), self._database_lock:
             mode, stage = self._routes[self.keymap.data_of(key)].of(key)
-            if mode.writes != "datalog":
+            if mode.writes != "datalog" or self.journal is not None:
                 return None
             self.side.change(key, apply)
         return Saved(stage, ("datalog",), (), **result)
+
+    def _saved_ahead(self, key: Keyword, changed: Callable[[Any], Entry | None], *, blind: bool) -> Saved | None:
+        """Saves in the journal of the database side; with `blind` what is there now makes no difference."""
+        strict = False
+        while True:
+            journal, ahead = self.journal, self.ahead
+            if journal is None or ahead is None:
+                return None
+            with ahead.draining if strict else contextlib.nullcontext(), self._lock:
+                mode, stage = self._routes[self.keymap.data_of(key)].of(key)
+                if journal is not self.journal or mode.writes != "datalog":
+                    return None
+                if ahead.failing is not None and not strict:
+                    strict = True  # it has begun to fail: from now on it decides
+                    continue
+                value = MISSING if blind else self._value_ahead(journal, key)
+                entry = changed(value)
+                if entry is None and value is MISSING:
+                    return Saved(stage, ("datalog",), (), changed=False)
+                sequence = journal.save(key, entry, self._decided(ahead, key, entry) if strict else None)
+                self._last_save = time.monotonic()
+                if strict:
+                    ahead.pending.pop(key, None)
+                else:
+                    ahead.add((key,), sequence)
+            break
+        if not strict:
+            self._pass_on(ahead, key)
+        return Saved(stage, ("datalog",), (), value=None if entry is None else entry.value)
+
+    def _value_ahead(self, journal: DatabaseJournal, key: Keyword) -> Any:
+        """The value of a key, or MISSING; the lock is held."""
+        if key in journal.values:
+            entry = journal.values[key]
+            return MISSING if entry is None else entry.value
+        value = self.side.read(key)
+        return MISSING if self.is_absent(value) else value
+
+    def _decided(self, ahead: Follower, key: Keyword, entry: Entry | None) -> Callable[[int], None]:
+        """The database decides: takes what is on the way and then this key, or raises."""
+
+        def decide(sequence: int) -> None:
+            ahead.drain()
+            left = [n for k, n in ahead.pending.items() if k != key]
+            self.side.bring({key: entry}, applied=min(left) - 1 if left else sequence, believed=True)
+            ahead.failing = None
+
+        return decide
 
     def _saved_in_edn(self, key: Keyword, changed: Callable[[Any], Entry | None]) -> Saved | None:
         strict = False
@@ -200,13 +255,8 @@ class MemorySaves(MemoryReads):
         )  # fmt: skip
 
     def _cleared(self, only: Keyword | None) -> int:
-        edn, follower = self.edn, self.follower
         n = 0
-        with (
-            self.turnstile.closed(),
-            follower.draining if follower is not None else contextlib.nullcontext(),
-            self._lock,
-        ):
+        with self.turnstile.closed(), self.drains(), self._lock:
             edn, follower = self.edn, self.follower
             data_of, routes = self.keymap.data_of, self._routes
 
@@ -227,12 +277,25 @@ class MemorySaves(MemoryReads):
                         follower.add(both, sequence)
                 n += len(keys)
             if any(m.writes == "datalog" for r in routes.values() for m in used_modes(r)):
+                n += self._clear_journal(writes)
                 gone = [k for k, there in self.side.known().items() if there and writes(k) == "datalog"]
                 if gone:
                     self.side.bring(dict.fromkeys(gone))
                 n += len(gone)
         self._wake.set()
         return n
+
+    def _clear_journal(self, writes: Callable[[Keyword], str]) -> int:
+        """Takes what is on the way to the database, so that it is cleared there; what it refuses is deleted here."""
+        journal, ahead = self.journal, self.ahead
+        if journal is None or ahead is None:
+            return 0
+        ahead.drain(retry_refused=True)
+        journal.renew()  # or, after a crash, keys that are long in the database would come back from the journal
+        refused = [key for key, entry in journal.values.items() if entry is not None and writes(key) == "datalog"]
+        for key in refused:
+            ahead.add((key,), journal.save(key, None))
+        return len([k for k in refused if self.is_absent(self.side.read(k))])  # the others are counted there
 
     def save_now(self) -> None:
         """Takes everything that is on the way to the database and writes the memory file anew.
@@ -244,8 +307,8 @@ class MemorySaves(MemoryReads):
         self.open()
         error = ""
         try:
-            if self.follower is not None:
-                self.follower.drain()
+            for follower in self.followers:
+                follower.drain()
             if self.edn is not None:
                 self.edn.rewrite()
         except DatalogError as e:

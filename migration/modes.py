@@ -30,7 +30,7 @@ Writes:
 ``edn``       the journal and the EDN memory
 ``both``      the journal, the EDN memory, and the database: the journal's entry is what makes a save durable, and it
               stands for both stores until both have it. The store that the reads name first leads: see `leads`
-``datalog``   one transaction of the database
+``datalog``   one transaction of the database, or an entry of its own journal and a transaction for many of them
 ============  =====================================================================================================
 """
 

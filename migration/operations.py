@@ -122,7 +122,12 @@ def _report(memory: MemoryStore, given: dict[str, Any], _: Progress) -> dict[str
     return finish.completion(memory)
 
 
+def _share(memory: MemoryStore, _: dict[str, Any], __: Progress) -> dict[str, Any]:
+    """Asked by a process that opens the memory while another one has it alone."""
+    return {"shared": memory.share()}
+
+
 OPERATIONS: Final[dict[str, Callable[[MemoryStore, dict[str, Any], Progress], dict[str, Any]]]] = {
     "status": _status, "plan": _plan, "backfill": _backfill, "verify": _verify, "repair": _repair, "stage": _stage,
-    "rollback": _rollback, "archive": _archive, "report": _report,
+    "rollback": _rollback, "archive": _archive, "report": _report, "share": _share,
 }  # fmt: skip

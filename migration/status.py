@@ -58,7 +58,7 @@ def status_of(memory: MemoryStore) -> dict[str, Any]:
             "database_keys": counts.get(kind.name, 0),
             "database": state_of if uses and upper.uses_database else "unused",
         }
-    follower, edn, counters = memory.follower, memory.edn, memory.counters
+    follower, edn, counters = memory.follower or memory.ahead, memory.edn, memory.counters
     return {
         "file": str(memory.file),
         "pid": os.getpid(),

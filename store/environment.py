@@ -152,6 +152,12 @@ class ReadTxn:
         self._txn = txn
         self._lock = threading.Lock()
 
+    @property
+    def txnid(self) -> int:
+        """LMDB's number of the commit that is read; of a write transaction, of the one that it will be."""
+        number: int = self._txn.id()
+        return number
+
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, or None."""
         if self._env.pid != os.getpid():
@@ -368,6 +374,14 @@ class Environment:
     def begin_raw(self) -> Any:
         """A bare LMDB read transaction, for `ReadTxn.refresh`."""
         return self._env.begin()
+
+    def last_txnid(self) -> int:
+        """LMDB's number of the newest commit, by whatever process; takes no lock and no reader slot."""
+        try:
+            number: int = self._env.info()["last_txnid"]
+        except lmdb.Error as e:
+            raise convert_error(e, self.path) from e
+        return number
 
     def write(self) -> WriteTxn:
         """The write transaction, for a `with` block: committed when it ends, aborted when it raises or wrote nothing."""

@@ -77,21 +77,24 @@ class Overlay:
         with self._lock:
             rows, by_a, by_av, totals = self.rows, self._by_a, self._by_av, self._totals
             start = self._indexed
-            newer = rows[start:]  # the writer may append meanwhile
-            for n, (_, a, v, _, added) in enumerate(newer, start):
-                try:
-                    by_a[a].append(n)
-                    total = totals[a]
-                    total.append(total[-1] + (1 if added else -1))
-                except KeyError:
+            # an interrupt may leave a row half way: so each is noted when it is done, and what is there already is left alone
+            for n, (_, a, v, _, added) in enumerate(rows[start:], start):
+                change = 1 if added else -1
+                places = by_a.get(a)
+                if places is None:
+                    totals[a] = [change]
                     by_a[a] = [n]
-                    totals[a] = [1 if added else -1]
-                key = (a, v)
-                try:
-                    by_av[key].append(n)
-                except KeyError:
-                    by_av[key] = [n]
-            self._indexed = start + len(newer)
+                elif places[-1] < n:
+                    total = totals[a]
+                    del total[len(places) :]
+                    total.append(total[-1] + change)
+                    places.append(n)
+                same = by_av.get((a, v))
+                if same is None:
+                    by_av[a, v] = [n]
+                elif same[-1] < n:
+                    same.append(n)
+                self._indexed = n + 1
 
     def by_a(self) -> dict[int, list[int]]:
         """The places of the rows of each attribute, ascending."""
@@ -136,10 +139,9 @@ class OverlayView:
     def _visible(self, places: list[int] | None) -> list[Row]:
         if not places:
             return []
-        rows, n = self.overlay.rows, self.n
-        if places[-1] < n:
-            return [rows[i] for i in places]
-        return [rows[i] for i in places if i < n]
+        # NB: the writer may append to `places` at any moment, also between a look at its end and a walk over it
+        rows = self.overlay.rows
+        return [rows[i] for i in places[: bisect_left(places, self.n)]]
 
     def of_entity(self, e: int) -> list[Row]:
         """The rows of an entity, oldest first."""
@@ -164,7 +166,7 @@ class OverlayView:
 
     def aids(self) -> list[int]:
         """The attributes that have rows here."""
-        return [a for a, places in self.overlay.by_a().items() if places[0] < self.n]
+        return [a for a, places in list(self.overlay.by_a().items()) if places[0] < self.n]
 
     def last_tx(self, a: int) -> int:
         """The newest tx of an attribute's rows, 0 when it has none."""

@@ -81,6 +81,8 @@ class Store:
             self._base, self._meta, self._meta_bytes = self._new_base()
             self._novelty = self._read_tail(self._base, self._meta)
             self._newest = self._first_snapshot(self._meta)
+            #: LMDB's number of a commit, and the snapshot of it; replaced as one, read without the lock
+            self._seen: tuple[int, Snapshot] = (-1, self._newest)
         except BaseException:
             self.env.close()
             raise
@@ -166,9 +168,17 @@ class Store:
         self.env.check_usable()
         if self._composing is not None:
             return self._newest  # whoever composes holds the write lock: nobody can have committed since
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            # another thread is at a transaction, which may take long: what it began with is the newest until it commits
+            txnid, snapshot = self._seen
+            if self.env.last_txnid() == txnid:
+                return snapshot
+            self._lock.acquire()
+        try:
             self._catch_up(self._watch)
             return self._newest
+        finally:
+            self._lock.release()
 
     def _catch_up(self, txn: ReadTxn, *, refresh: bool = True) -> None:
         if refresh:
@@ -177,11 +187,11 @@ class Store:
             data = txn.get(META_KEY)
             if data is None:
                 raise StorageError("store/meta", f"{self.path} has lost its meta record.", hint="restore a backup")
-            if data == self._meta_bytes:
+            if data == self._meta_bytes or decode_meta(data) == self._meta:
+                # a write transaction has a number of its own, above that of the commit it sees
+                self._seen = (txn.txnid if refresh else txn.txnid - 1, self._newest)
                 return
             meta = decode_meta(data)
-            if meta == self._meta:
-                return
         finally:
             if refresh:
                 txn.park()
@@ -193,6 +203,7 @@ class Store:
         data = read.get(META_KEY)
         assert data is not None
         meta = decode_meta(data)
+        txnid = read.txnid
         if meta.generation == self._meta.generation and meta.id == self._meta.id:
             overlay = Overlay()
             self._take_log(read, self._meta.basis_tx, overlay)
@@ -209,6 +220,7 @@ class Store:
         if meta.schema_tx != self._meta.schema_tx:
             snapshot = self._snapshot(meta, base, novelty, read_attributes(snapshot, meta.schema_tx))
         self._meta, self._base, self._novelty, self._newest = meta, base, novelty, snapshot
+        self._seen = (txnid, snapshot)
         self.last_instant = None
         self._meta_bytes = data
 
@@ -439,12 +451,14 @@ class Store:
             self._base, self._novelty = base, Overlay().view()
             self._meta, self._meta_bytes = meta, data
             self._newest = self._snapshot(meta, base, self._novelty, schema)
+            self._seen = (-1, self._newest)  # the older one must not be held on to
             return self._newest
         mine = self._snapshot(meta, older, novelty.extended(rows()), schema)
         self._base, self._novelty = base, self._read_tail(base, newest)
         self._meta, self._meta_bytes = newest, newest_data
         bare = self._snapshot(newest, base, self._novelty, schema)
         self._newest = self._snapshot(newest, base, self._novelty, read_attributes(bare, newest.schema_tx))
+        self._seen = (-1, self._newest)
         return mine
 
     def append_novelty(
@@ -456,11 +470,13 @@ class Store:
             self._base.txn.advance(meta.generation, data)
         self._meta, self._meta_bytes = meta, data
         self._newest = self._snapshot(meta, self._base, self._novelty, schema)
+        self._seen = (-1, self._newest)
         return self._newest
 
     def follow(self, meta: Meta, data: bytes, newest: Snapshot, novelty: OverlayView) -> None:
         """After a commit of plain transactions: the same base and schema, their novelty and newest snapshot."""
         self._novelty, self._meta, self._meta_bytes, self._newest = novelty, meta, data, newest
+        self._seen = (-1, newest)
         if meta.basis_tx % _ADVANCE_EVERY == 0:
             self._base.txn.advance(meta.generation, data)
 

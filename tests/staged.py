@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import threading
 from pathlib import Path
 
-from datalog import kw
+from datalog import cli, kw
 from migration.backfill import Backfill
 from migration.cutover import move, roll_back
 from migration.gates import Limits
@@ -43,6 +44,17 @@ def climb(memory, stage, **options):
     if STAGES.index(stage) < at:
         roll_back(memory, stage, who="test")
     return memory
+
+
+def command(*arguments):
+    """(exit code, standard output, standard error) of `datalog ...`, carried out in this process: no start to wait for."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            code = cli.main(list(map(str, arguments)))
+        except SystemExit as e:  # argparse leaves this way
+            code = e.code
+    return code, out.getvalue(), errors.getvalue()
 
 
 def keys_of(*names):

@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from staged import EXAMPLE, UNTIMED, Images, climb, edn, opened
+from staged import EXAMPLE, UNTIMED, Images, climb, command, edn, opened
 
 import datalog as d
 from datalog import kw
@@ -32,7 +31,7 @@ from migration.memory import MemoryStore
 from migration.modes import STAGES
 from migration.source import read_memory
 from migration.stages import StageRecord
-from migration.telemetry import Event, Histogram, Telemetry, to_json_lines, to_logging, to_opentelemetry, to_prometheus
+from migration.telemetry import Histogram, to_json_lines, to_logging, to_opentelemetry, to_prometheus
 from migration.verify import verify
 from store.errors import StorageError, StoreCorrupt, UserError
 
@@ -476,7 +475,7 @@ def test_archive_and_report(tmp_path):
         "import sys; from datalog import kw; from migration.memory import MemoryStore\n"
         "with MemoryStore(sys.argv[1], sys.argv[2]) as m:\n"
         "    assert m.get_value(kw('k/late')) == 1; m.save_value(kw('k/late'), 2)\n"
-        "assert not {'migration.edn_side', 'migration.journal'} & set(sys.modules)"
+        "assert not {'migration.edn_side', 'migration.source'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "memory.edn", tmp_path / "memory.db"], check=True, cwd=ROOT)
     assert not (tmp_path / "memory.edn").exists()
@@ -553,73 +552,115 @@ def test_histograms_know_quantiles():
     assert h.as_dict()["count"] == 20_000
 
 
-def test_sinks_of_extras():
-    """OpenTelemetry's meter is given counts and durations; a package that is missing is named with the extra."""
-    given = []
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    """Packages are imported when a sink is made, and a missing one is named."""
+    code = "import sys, migration.memory; assert not {'prometheus_client', 'opentelemetry'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    with pytest.raises(UserError, match="prometheus_client"):
+        to_prometheus()
+    with pytest.raises(UserError, match="opentelemetry"):
+        to_opentelemetry()
 
-    class Meter:
-        def create_histogram(self, name, **_):
-            return type("H", (), {"record": lambda _, v, a: given.append((name, v, a["operation"]))})()
 
-        def create_counter(self, name, **_):
-            return type("C", (), {"add": lambda _, v, a: given.append((name, v, a["operation"]))})()
+def test_opentelemetry(tmp_path):
+    """Its own reader finds the operations of a memory, by stage and store, errors among them."""
+    metrics = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    reader = export.InMemoryMetricReader()
+    provider = metrics.MeterProvider(metric_readers=[reader])
+    with opened(tmp_path, sinks=[to_opentelemetry(provider.get_meter("test"))]) as memory:
+        _work_for_sinks(memory)
+    found = {}
+    (resource,) = reader.get_metrics_data().resource_metrics
+    for metric in resource.scope_metrics[0].metrics:
+        for point in metric.data.data_points:
+            at = tuple(point.attributes[n] for n in ("operation", "stage", "store", "error"))
+            found[metric.name, at] = point
+    assert found["datalog.memory.operations", ("save_value", "edn-only", "edn", "")].value == 3
+    duration = found["datalog.memory.duration", ("get_value", "dual-write", "edn", "")]
+    assert duration.count == 2
+    assert 0 < duration.sum < 1e6  # microseconds
+    assert found["datalog.memory.operations", ("clear_memory", "dual-write", "", "memory/broken")].value == 1
+    assert ("datalog.memory.operations", ("stage", "dual-write", "", "")) in found
+    provider.shutdown()
 
-    telemetry = Telemetry([to_opentelemetry(Meter())])
-    telemetry.emit(Event("get_value", ns=5_000))
-    assert ("datalog.memory.duration", 5.0, "get_value") in given
-    try:
-        import prometheus_client
-    except ImportError:
-        with pytest.raises(UserError, match="prometheus"):
-            to_prometheus()
-    else:
-        registry = prometheus_client.CollectorRegistry()
-        to_prometheus(registry)(Event("get_value", ns=5_000))
-        assert b"datalog_memory_seconds_count" in prometheus_client.generate_latest(registry)
+
+def test_prometheus(tmp_path):
+    """What it would be scraped for: counts and durations by operation, stage and store, errors by code."""
+    client = pytest.importorskip("prometheus_client")
+    registry = client.CollectorRegistry()
+    with opened(tmp_path, sinks=[to_prometheus(registry)]) as memory:
+        _work_for_sinks(memory)
+
+    def value(name, *labels, **more):
+        named = dict(zip(("operation", "stage", "store"), labels, strict=True))
+        return registry.get_sample_value(name, {**named, **more})
+
+    assert value("datalog_memory_seconds_count", "save_value", "edn-only", "edn") == 3
+    assert value("datalog_memory_seconds_count", "get_value", "dual-write", "edn") == 2
+    assert 0 < value("datalog_memory_seconds_sum", "get_value", "dual-write", "edn") < 1
+    assert value("datalog_memory_errors_total", "clear_memory", "dual-write", "", error="memory/broken") == 1
+    assert b"datalog_memory_seconds_bucket" in client.generate_latest(registry)
+
+
+def _work_for_sinks(memory):
+    """Three saves, a stage move, two reads, an error."""
+    for n in range(3):
+        memory.save_value(kw(f"k/{n}"), n)
+    climb(memory, "dual-write")
+    assert (memory.get_value(kw("k/1")), memory.get_value(kw("no/such"))) == (1, None)
+
+    def broken(*_):
+        raise StorageError("memory/broken", "for the sinks")
+
+    cleared, memory._cleared = memory._cleared, broken
+    with pytest.raises(StorageError):
+        memory.clear_memory()
+    memory._cleared = cleared
 
 
 # -- commands
 
 
-def command(*arguments, folder, check=True):
+def memory_command(name, *rest, folder, check=True):
     """(exit code, output) of `datalog memory ...` on the memory of a folder."""
-    name, *rest = arguments
-    ran = subprocess.run(
-        [sys.executable, "-m", "datalog.cli", "memory", name, str(folder / "memory.edn"), "--db", str(folder / "memory.db"), *rest],
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+    code, out, errors = command("memory", name, folder / "memory.edn", "--db", folder / "memory.db", *rest)
     if check:
-        assert ran.returncode == 0, ran.stderr + ran.stdout
-    return ran.returncode, ran.stdout + ran.stderr
+        assert code == 0, errors + out
+    return code, out + errors
 
 
 def test_a_migration_by_commands(tmp_path):
     """From a file to the archive by commands alone, with exit codes and JSON."""
     everything = example(tmp_path)
     untimed = ["--read-ratio", "none", "--query-ratio", "none", "--save-ratio", "none"]
-    assert "edn-only" in command("status", folder=tmp_path)[1]
-    assert json.loads(command("plan", "--json", folder=tmp_path)[1])["passed"]
-    command("stage", "dual-write", "--why", "begin", folder=tmp_path)
-    code, text = command("plan", folder=tmp_path, check=False)
+    assert "edn-only" in memory_command("status", folder=tmp_path)[1]
+    assert json.loads(memory_command("plan", "--json", folder=tmp_path)[1])["passed"]
+    memory_command("stage", "dual-write", "--why", "begin", folder=tmp_path)
+    code, text = memory_command("plan", folder=tmp_path, check=False)
     assert (code, "FAIL filled: session" in text) == (1, True)
-    code, text = command("stage", "shadow", folder=tmp_path, check=False)
+    code, text = memory_command("stage", "shadow", folder=tmp_path, check=False)
     assert code == 2
     assert "UserError [stage/gate]" in text
-    assert json.loads(command("backfill", "--json", "--chunk", "100", folder=tmp_path)[1])["added"] == len(everything)
+    assert json.loads(memory_command("backfill", "--json", "--chunk", "100", folder=tmp_path)[1])["added"] == len(
+        everything
+    )
     for stage in STAGES[2:5]:
-        command("stage", stage, *untimed, folder=tmp_path)
-    assert "equal" in command("verify", "--how", "digests", folder=tmp_path)[1]
-    assert json.loads(command("verify", "--json", folder=tmp_path)[1])["same"] == len(everything)
-    command("stage", "--reads", "edn", folder=tmp_path)
-    assert json.loads(command("status", "--json", folder=tmp_path)[1])["kinds"]["session"]["reads_now"] == "edn"
-    command("stage", "--reads", "datalog", folder=tmp_path)
-    assert "differences: 0" in command("repair", "--dry-run", folder=tmp_path)[1]
-    command("stage", "datalog-only", *untimed, folder=tmp_path)
-    command("rollback", "--to", "rampdown", folder=tmp_path)
-    command("stage", "datalog-only", *untimed, folder=tmp_path)
-    command("archive", folder=tmp_path)
-    assert "# Migration report" in command("report", folder=tmp_path)[1]
-    command("report", "--to", str(tmp_path / "out"), folder=tmp_path)
+        memory_command("stage", stage, *untimed, folder=tmp_path)
+    assert "equal" in memory_command("verify", "--how", "digests", folder=tmp_path)[1]
+    assert json.loads(memory_command("verify", "--json", folder=tmp_path)[1])["same"] == len(everything)
+    memory_command("stage", "--reads", "edn", folder=tmp_path)
+    assert json.loads(memory_command("status", "--json", folder=tmp_path)[1])["kinds"]["session"]["reads_now"] == "edn"
+    memory_command("stage", "--reads", "datalog", folder=tmp_path)
+    assert "differences: 0" in memory_command("repair", "--dry-run", folder=tmp_path)[1]
+    memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
+    memory_command("rollback", "--to", "rampdown", folder=tmp_path)
+    memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
+    memory_command("archive", folder=tmp_path)
+    assert "# Migration report" in memory_command("report", folder=tmp_path)[1]
+    memory_command("report", "--to", str(tmp_path / "out"), folder=tmp_path)
     assert (tmp_path / "out" / "report.md").exists()
 
 
@@ -628,14 +669,19 @@ def test_commands_to_a_running_application(tmp_path):
     example(tmp_path)
     with MemoryStore(tmp_path / "memory.edn", tmp_path / "memory.db") as memory:
         memory.init()
-        command("stage", "dual-write", folder=tmp_path)
+        files = [str(tmp_path / "memory.edn"), "--db", str(tmp_path / "memory.db")]
+        subprocess.run(  # once from a process of its own; to the memory they are all the same, by the lock of the file
+            [sys.executable, "-m", "datalog.cli", "memory", "stage", *files, "dual-write"],
+            check=True, cwd=ROOT, capture_output=True,
+        )  # fmt: skip
         assert memory.stage_name() == "dual-write"
-        assert json.loads(command("backfill", "--json", folder=tmp_path)[1])["complete"]
-        code, text = command("stage", "rampdown", folder=tmp_path, check=False)
+        assert json.loads(memory_command("backfill", "--json", folder=tmp_path)[1])["complete"]
+        code, text = memory_command("stage", "rampdown", folder=tmp_path, check=False)
         assert (code, "stage/move" in text) == (2, True)
-        text = command("status", "--watch", "--count", "2", "--every", "0.1", folder=tmp_path)[1]
+        assert "Expected: one step up" in text  # all of the message comes over
+        text = memory_command("status", "--watch", "--count", "2", "--every", "0.1", folder=tmp_path)[1]
         assert "rates:" in text
-        command("rollback", folder=tmp_path)
+        memory_command("rollback", folder=tmp_path)
         assert memory.stage_name() == "edn-only"
         assert [p.name for p in (tmp_path / "memory.edn.commands").iterdir()] == []
     with MemoryStore(tmp_path / "memory.edn", tmp_path / "memory.db", commands=False) as memory:
@@ -643,6 +689,5 @@ def test_commands_to_a_running_application(tmp_path):
         for path in (tmp_path / "memory.edn.commands").iterdir():
             path.unlink()
         (tmp_path / "memory.edn.commands").rmdir()
-        code, text = command("status", folder=tmp_path, check=False)
+        code, text = memory_command("status", folder=tmp_path, check=False)
         assert (code, "memory/no-answer" in text) == (3, True)
-    assert time.monotonic() > 0

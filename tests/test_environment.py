@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import pytest
 
 import datalog as d
 from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = {":n": {":db/valueType": ":db.type/long"}, ":s": {":db/valueType": ":db.type/string"}}
@@ -391,10 +395,46 @@ def test_ephemeral_databases_leave_nothing() -> None:
     assert not path.exists()
 
 
+def test_a_reader_does_not_wait_for_a_transaction(tmp_path: Path) -> None:
+    """While a transaction function runs, other threads read what was there before; right after it, what it wrote."""
+    with d.connect(tmp_path / "db", schema=SCHEMA, sync=False) as conn:
+        conn.transact([{":db/id": 1, ":n": 1}])
+        seen: list[int] = []
+
+        def slow(_: d.Db) -> list[Any]:
+            reader = threading.Thread(target=lambda: seen.append(conn.q("[:find ?n . :where [1 :n ?n]]")))
+            reader.start()
+            reader.join(20)
+            assert seen, "the reader waits"
+            return [[":db/add", 1, ":n", 2]]
+
+        conn.transact([[":db.fn/call", slow]])
+        assert seen == [1]
+        assert conn.q("[:find ?n . :where [1 :n ?n]]") == 2
+        # another process commits: whoever reads after it sees that, also while a transaction here waits for its turn
+        code = "import sys, datalog as d\nwith d.connect(sys.argv[1]) as c: c.transact([[':db/add', 1, ':n', 3]])"
+        run_python(code, str(tmp_path / "db")).check_returncode()
+        with conn.store._lock:  # a transaction that has not got LMDB's lock yet
+            reader = threading.Thread(target=lambda: seen.append(conn.q("[:find ?n . :where [1 :n ?n]]")))
+            reader.start()
+            reader.join(0.1)
+            assert seen == [1], "an older state was read"
+        reader.join(20)
+        assert seen == [1, 3]
+
+
+@pytest.fixture
+def _busy_threads() -> Iterator[None]:
+    """Threads take turns a hundred times as often: what two of them can do to each other happens."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_busy_threads")
 def test_threads_read_while_one_writes(tmp_path: Path) -> None:
     """Readers in other threads always see whole transactions while a writer goes on."""
-    import threading
-
     faults: list[Any] = []
     stop = threading.Event()
     with d.connect(tmp_path / "db", schema={**SCHEMA, ":m": {":db/valueType": ":db.type/long"}}, sync=False) as conn:

@@ -22,12 +22,12 @@ def ran(name, *arguments):
 
 def test_the_collaboration_keeps_its_memory():
     """Four users go on through all stages and back: no wrong read, both sides equal."""
-    text = ran("collaboration.py", "--seconds", "2")
+    text = ran("collaboration.py", "--seconds", "1")
     assert "equal: True" in text
     assert "wrong reads: none" in text
 
 
 def test_a_killed_application_loses_nothing(tmp_path):
     """The short form of the kill rounds: nothing acknowledged is lost, nothing wrong is read, both sides equal."""
-    text = ran("kill_rounds.py", "--rounds", "8", "--seed", "11", "--folder", str(tmp_path))
+    text = ran("kill_rounds.py", "--rounds", "5", "--seed", "11", "--folder", str(tmp_path))
     assert '"lost": 0, "wrong": 0' in text

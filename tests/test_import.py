@@ -288,7 +288,7 @@ ORPHANS = """
         (not [_ :memory/entity ?e])]"""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=int(os.environ.get("IMPORT_SEQUENCES", "15")))
 @given(st.lists(memories, min_size=2, max_size=5))
 def test_any_sequence_of_memories(sequence):
     """Whatever was there before, after an import the database holds the memory, and no entity that no key refers to."""

@@ -25,6 +25,8 @@ from migration.script_history import is_record, read_applied
 from migration.script_schema import differences, plain_schema, read_declared
 from store.errors import UserError
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).parent.parent
 SHOP = ROOT / "examples" / "shop"
 
@@ -340,7 +342,7 @@ from migration import scripts
 from migration.script_folder import read_folder
 with d.connect(sys.argv[1]) as conn:
     print("ready", flush=True)
-    done = scripts.apply(conn, read_folder(Path(sys.argv[2])))
+    done = scripts.apply(conn, read_folder(Path(sys.argv[2]))) if sys.argv[3] == "apply" else scripts.revert(conn, to=1)
     print(len(done))
 """
 
@@ -353,9 +355,9 @@ def up(conn):
 """
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
-    """A process that applies all scripts."""
-    command = [sys.executable, "-c", APPLY.format(root=str(ROOT)), str(tmp_path / "db"), str(tmp_path / "s")]
+def start(tmp_path: Path, what: str = "apply") -> subprocess.Popen[str]:
+    """A process that applies all scripts, or reverts all but the first."""
+    command = [sys.executable, "-c", APPLY.format(root=str(ROOT)), str(tmp_path / "db"), str(tmp_path / "s"), what]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -379,13 +381,29 @@ def test_two_processes_apply_each_script_once(tmp_path: Path) -> None:
         assert sorted(n for _, n in events) == list(range(13))
 
 
-def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> None:
-    """After each kill every script is there whole with its record, or not at all; in the end all are, and nothing is damaged."""
-    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "4"))
-    s = long_folder(tmp_path, 30)
+@pytest.mark.parametrize("what", ["apply", "revert"])
+def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path, what: str) -> None:
+    """After each kill every script is there whole with its record, or not at all; in the end all are, or none, and nothing is damaged.
+
+    The long form: SCRIPT_KILL_ROUNDS=200 pytest -n 0 tests/test_scripts.py -k killed
+    """
+    rounds = int(os.environ.get("SCRIPT_KILL_ROUNDS", "3"))
+    n = 30 if what == "apply" else 20
+    s = long_folder(tmp_path, n)
     r = random.Random(4)
+    stopped = []
+
+    def begin() -> None:
+        """The state that is the farthest from the end."""
+        with d.connect(tmp_path / "db") as conn:
+            if what == "apply":
+                scripts.revert(conn, to=0)
+            else:
+                scripts.apply(conn, read_folder(s))
+
+    begin()
     for _ in range(rounds):
-        process = start(tmp_path)
+        process = start(tmp_path, what)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(r.uniform(0.0, 0.25))
@@ -395,18 +413,25 @@ def test_killed_at_random_points_it_goes_on_where_it_ended(tmp_path: Path) -> No
         with d.connect(tmp_path / "db") as conn:
             applied = list(read_applied(conn.db()))
             assert applied == list(range(1, len(applied) + 1))
-            made = [n for n in conn.schema if n.startswith(":n/a")]
+            made = [name for name in conn.schema if name.startswith(":n/a")]
             assert len(made) == max(0, len(applied) - 1)
             for name in made:
                 assert len(conn.db().datoms("aevt", name)) == 2000
             if len(applied) > 1:
                 assert conn.q("[:find ?l . :where [1 :n/last ?l]]") == len(applied)
-        if len(applied) == 30:
-            break
+        stopped.append(len(applied))
+        if stopped[-1] == (n if what == "apply" else 1):
+            begin()
     with d.connect(tmp_path / "db") as conn:
-        scripts.apply(conn, read_folder(s))
-        assert scripts.check(read_folder(s), conn=conn) == []
+        if what == "apply":
+            scripts.apply(conn, read_folder(s))
+            assert scripts.check(read_folder(s), conn=conn) == []
+        else:
+            scripts.revert(conn, to=0)
+            assert list(read_applied(conn.db())) == []
+            assert not [name for name in conn.schema if name.startswith(":n/")]
     assert d.check(tmp_path / "db") == []
+    print(f"{what}: {rounds} kills, {sum(1 < k < n for k in stopped)} of them half way")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -569,46 +594,26 @@ def test_exit_codes_of_what_cannot_be(tmp_path: Path, capsys: Any, monkeypatch: 
 # the pytest plugin
 
 
-def pytest_in(path: Path, *arguments: str) -> tuple[int, str]:
-    """A pytest of its own in a folder."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:hypothesispytest",
-            *arguments,
-        ],
-        cwd=path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_the_plugin_runs_four_tests(tmp_path: Path) -> None:
+def test_the_plugin_runs_four_tests(pytester: pytest.Pytester) -> None:
     """With a folder configured the four tests are there and pass; a script that does not fit makes one fail in words."""
-    shutil.copytree(SHOP, tmp_path / "shop")
-    (tmp_path / "pytest.ini").write_text(
+
+    def run(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess("-p", "no:xdist", "-p", "no:hypothesispytest", *arguments)
+
+    shop = shutil.copytree(SHOP, pytester.path / "shop")
+    pytester.makeini(
         "[pytest]\ndatalog_scripts = shop/migrations\ndatalog_scripts_schema = shop/schema.edn\ndatalog_scripts_data = shop/data\n"
     )
-    code, out = pytest_in(tmp_path)
-    assert (code, "4 passed" in out) == (0, True), out
-    (tmp_path / "shop" / "migrations" / "0007_more.edn").write_text("{:up [{:schema {:x/y {}}}]}")
-    code, out = pytest_in(tmp_path)
-    assert (code, "1 failed, 3 passed" in out) == (1, True), out
-    assert ":x/y is in the scripts and not in schema.edn" in out
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    code, out = pytest_in(tmp_path, "--datalog-scripts", "shop/migrations")
-    assert (code, "3 passed" in out) == (0, True), out
-    assert pytest_in(tmp_path)[0] == 5  # nothing was asked for
+    result = pytester.runpytest_subprocess("-p", "no:xdist", "-p", "no:hypothesispytest")
+    assert (result.ret, result.parseoutcomes()) == (0, {"passed": 4})
+    (shop / "migrations" / "0007_more.edn").write_text("{:up [{:schema {:x/y {}}}]}")
+    result = run()
+    assert (result.ret, result.parseoutcomes()) == (1, {"failed": 1, "passed": 3})
+    result.stdout.fnmatch_lines(["*:x/y is in the scripts and not in schema.edn*"])
+    pytester.makeini("[pytest]\n")
+    result = run("--datalog-scripts", "shop/migrations")
+    assert (result.ret, result.parseoutcomes()) == (0, {"passed": 3})
+    assert run().ret == 5  # nothing was asked for
 
 
 def test_same_data_sees_through_new_ids_only() -> None:

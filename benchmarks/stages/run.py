@@ -4,7 +4,8 @@
 
 Origin: the limits that the stages' gates have. The memory file is one that an application has, or a generated one. For each
 stage one thread works in a closed loop, 80 reads to 20 saves on keys of the file, after a warm-up; what is printed are the
-p50 and p95 that the memory itself counts. Saves of the EDN stage are the baseline: an entry of the journal with one fdatasync.
+p50 and p95 that the memory itself counts. The baseline are the same operations on a second memory that stays in edn-only (a save:
+an entry of the journal with one fdatasync), each right before its like: a disk is not the same from minute to minute.
 """
 
 from __future__ import annotations
@@ -22,22 +23,25 @@ from migration.backfill import Backfill
 from migration.checking import check_memory, compare_digests
 from migration.cutover import move
 from migration.gates import Limits, measure_queries, measure_reads
-from migration.memory import MemoryStore
+from migration.memory import MemoryStore, Settings
 from migration.modes import STAGES
 from migration.telemetry import Histogram
 
 UNLIMITED = Limits(read_ratio=None, query_ratio=None, save_ratio=None)
 
 
-def work(memory, keys, seconds, rest_s):
-    """80 reads to 20 saves; returns how many there were of both."""
+def work(memory, keys, seconds, rest_s, beside=None):
+    """80 reads to 20 saves, in turns with another memory; returns how many there were of both."""
+    memories = [m for m in (beside, memory) if m is not None]
     own, until, n = random.Random(5), time.monotonic() + seconds, 0
     while time.monotonic() < until:
         key = own.choice(keys)
-        if own.random() < 0.8:
-            memory.get_value(key)
-        else:
-            memory.update(key, lambda v, n=n: Map({**v, kw("bench/n"): n}) if isinstance(v, Map) else v)
+        reads = own.random() < 0.8
+        for each in memories:
+            if reads:
+                each.get_value(key)
+            else:
+                each.update(key, lambda v, n=n: Map({**v, kw("bench/n"): n}) if isinstance(v, Map) else v)
         n += 1
         if rest_s:
             time.sleep(rest_s)
@@ -72,11 +76,18 @@ def main():
     with tempfile.TemporaryDirectory(dir=given.file.parent) as folder:
         shutil.copy(given.file, Path(folder) / "memory.edn")
         began = time.perf_counter()
-        with MemoryStore(Path(folder) / "memory.edn", Path(folder) / "memory.db") as memory:
+        with (
+            MemoryStore(Path(folder) / "memory.edn", Path(folder) / "memory.db") as memory,
+            MemoryStore(
+                Path(folder) / "beside.edn", Path(folder) / "none.db", settings=Settings(debounce_s=3600)
+            ) as beside,
+        ):
             keys = memory.keys()
             print(f"opened {len(keys):,} keys in {time.perf_counter() - began:.1f} s")
             own = random.Random(1)
             hot = own.sample(keys, min(2_000, len(keys)))
+            for key in hot:
+                beside.save_value(key, memory.get_value(key))
             rows = []
             for stage in STAGES:
                 if stage != STAGES[0]:
@@ -102,16 +113,17 @@ def main():
                         print(f"query {name}: EDN {pair[0]:,.0f} us, database {pair[1]:,.0f} us", flush=True)
                 for key in hot:  # both sides warm, as in an application that has run for a while
                     memory.get_value(key)
-                work(memory, hot, given.seconds / 4, rest_s)
+                work(memory, hot, given.seconds / 4, rest_s, beside)
                 for at in [k for k in memory.telemetry.histograms if k[1] == stage]:
                     del memory.telemetry.histograms[at]
-                work(memory, hot, given.seconds, rest_s)
-                rows.append((stage, *figures(memory, stage)))
-        base = rows[0]
-        print("| stage | read p50 us | read p95 us | save p50 us | save p95 us | save p95 / EDN |")
-        print("|---|---|---|---|---|---|")
-        for stage, read, save in rows:
-            print(f"| {stage} | {read[0]} | {read[1]} | {save[0]} | {save[1]} | {save[1] / max(base[2][1], 0.1):.2f} |")
+                beside.telemetry.histograms.clear()
+                work(memory, hot, given.seconds, rest_s, beside)
+                rows.append((stage, figures(memory, stage), figures(beside, STAGES[0])))
+        print("| stage | read p50 us | p95 | EDN p95 | save p50 us | EDN p50 | save p95 | EDN p95 | save p95 / EDN |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for stage, (read, save), (edn_read, edn_save) in rows:
+            cells = (stage, *read, edn_read[1], save[0], edn_save[0], save[1], edn_save[1])
+            print(f"| {' | '.join(map(str, cells))} | {save[1] / max(edn_save[1], 0.1):.2f} |")
 
 
 if __name__ == "__main__":
