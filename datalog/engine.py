@@ -328,16 +328,22 @@ def evaluate(run: Run, node: Node) -> Relation:
             relation = _LEAVES[kind](run, node)
             _count(run, node, relation)
     for step in reversed(spine):
-        size = _bytes(relation)
         if type(step) is Shared:
             (run.round_memo if step.volatile else run.memo)[step.key] = relation
-            run.budget.hold(0 if step.volatile else size)
+            run.budget.hold(0 if step.volatile else _bytes(relation))
         else:
-            run.budget.check()
-            run.budget.hold(size)
-            relation = _STEPS[type(step)](run, step, relation)
-            run.budget.hold(-size)
+            relation = _step(run, step, relation)
         _count(run, step, relation)
+    return relation
+
+
+def _step(run: Run, step: Any, relation: Relation) -> Relation:
+    """What a step makes of a relation, which is held until then."""
+    size = _bytes(relation)
+    run.budget.check()
+    run.budget.hold(size)
+    relation = _STEPS[type(step)](run, step, relation)
+    run.budget.hold(-size)
     return relation
 
 
@@ -596,7 +602,17 @@ def _wanted(run: Run) -> int | None:
     if plan.order or plan.group is not None or plan.having:
         return None
     limit = 1 if query.shape in ("scalar", "tuple") else row_count(run, query.limit, "limit")
-    return None if limit is None else limit + (row_count(run, query.offset, "offset") or 0)
+    if limit is None:
+        return None
+    wanted = limit + (row_count(run, query.offset, "offset") or 0)
+    return wanted if wanted <= 1 or query.with_ or rows_are_shown(plan) else None
+
+
+def rows_are_shown(plan: Plan) -> bool:
+    """Whether the output columns hold every column on which the root's rows are distinct: then they are distinct, too."""
+    return {o.term.name for o in plan.outputs if isinstance(o.term, Var) and o.expression is None}.issuperset(
+        plan.root.variables
+    )
 
 
 def _plain_spine(root: Node) -> tuple[list[Any], Node] | None:
@@ -621,8 +637,7 @@ def _in_parts(run: Run, steps: list[Any], leaf: Node, wanted: int) -> Relation:
     while True:
         relation = whole if size >= whole.length else whole.first(size)
         for step in reversed(steps):
-            run.budget.check()
-            relation = _STEPS[type(step)](run, step, relation)
+            relation = _step(run, step, relation)
         if size >= whole.length or relation.length >= wanted:
             return relation
         size *= 8

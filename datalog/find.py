@@ -14,7 +14,7 @@ import numpy as np
 
 from datalog import calls, kernels
 from datalog.aggregates import Groups
-from datalog.engine import row_count
+from datalog.engine import row_count, rows_are_shown
 from datalog.errors import DatalogError, QueryError, query_error, show
 from datalog.plan import AggregateTree, CallTree, Param, Var, term_text
 from datalog.pull import pull_values
@@ -203,7 +203,7 @@ def _ordered(run: Run, columns: list[Made], relation: Relation) -> tuple[list[Ma
         rows = kernels.sort_rows(keys[0])[1] if len(keys) == 1 else np.lexsort(keys[::-1])
         columns = [_take(c, rows) for c in columns]
         relation = relation.take(rows)
-    if plan.group is None and not plan.query.with_ and not _rows_are_distinct(run, relation):
+    if plan.group is None and not plan.query.with_ and not rows_are_shown(plan):
         codes = [c.codes for c in columns if isinstance(c, Column)]
         run.budget.reserve(length, len(codes) + 4, _NANOSECONDS_TO_SORT)
         rows_or_all = kernels.distinct_rows(codes) if codes and length > 1 else None
@@ -217,12 +217,6 @@ def _order_column(run: Run, variable: str | None, relation: Relation) -> Made:
     if variable in relation.columns:
         return relation.columns[variable]
     return [run.param(variable)] * relation.length
-
-
-def _rows_are_distinct(run: Run, relation: Relation) -> bool:
-    """Whether the output columns hold every column on which the root's rows are distinct."""
-    shown = {o.term.name for o in run.plan.outputs if isinstance(o.term, Var) and o.expression is None}
-    return relation.columns.keys() <= shown
 
 
 def _ranks(run: Run, made: Made) -> Any:

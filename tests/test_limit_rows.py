@@ -20,6 +20,8 @@ QUERIES = [
     "[:find ?x :with ?e :where [?e :a ?x] [?e :b ?b]]",
     "[:find [?x ...] :where [?e :a ?x] [?e :b ?b] [(even? ?b)]]",
     "[:find ?e :where [?e :a ?x] [?e :b ?b] [(= ?b 20011)]]",
+    "[:find (quot ?b 9000) :where [?e :a ?x] [?e :b ?b]]",  # many rows for one answer
+    "[:find [(quot ?b 9000) ...] :where [?e :a ?x] [?e :b ?b] [(> ?b 40)]]",
     "[:find ?e :where [?e :a ?x] [?e :b ?b] [(< ?b 0)]]",
 ]
 
