@@ -34,7 +34,7 @@ _GATHER_S: Final = 0.0001  # how long the turn waits, before a sync of the disk,
 class Wish:
     """A transaction that was asked for, and what came of it."""
 
-    __slots__ = ("_woken", "call", "committed", "error", "forms", "strict", "tell", "tx_meta")
+    __slots__ = ("_woken", "call", "committed", "error", "forms", "strict", "tell", "tx_meta", "withdrawn")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Wish:
         self.committed: Committed | None = None
         self.error: BaseException | None = None
         self.tell = tell  # for a wish that no thread waits for
+        self.withdrawn = False  # by its thread, which was interrupted while it waited
         self._woken = threading.Lock()
         self._woken.acquire()
 
@@ -58,6 +59,11 @@ class Wish:
     def done(self) -> bool:
         """True when it was carried out or has failed."""
         return self.committed is not None or self.error is not None
+
+    @property
+    def over(self) -> bool:
+        """True when there is nothing to do for it."""
+        return self.withdrawn or self.done
 
     def wait(self) -> None:
         """Until `wake`, which may have come before."""
@@ -81,11 +87,12 @@ class Turns:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # never taken twice: it is one that knows whose it is
         self._holder: int | None = None  # the thread whose turn it is
         self._together = 1  # transactions in the last commit
         self.waiting: deque[Wish] = deque()
         self.untold: deque[Wish] = deque()  # done, and nobody waits for them: `Writer` tells
+        self.on_untold: Callable[[], None] | None = None  # called after a turn that left some
 
     def transact(
         self,
@@ -95,21 +102,31 @@ class Turns:
         call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
     ) -> Committed:
         """Carries out a transaction: at once when nobody else is at it, else together with those who wait."""
-        if not self.waiting and (self._together == 1 or not self._store.env.sync) and self._take():
-            try:
-                return self._store.transact_alone(forms, tx_meta, strict, call)
-            finally:
-                self._pass_on()
-        wish = Wish(forms, tx_meta, strict, call)
-        self.waiting.append(wish)
-        while not wish.done:
-            if self._take():
+        wish: Wish | None = None
+        try:
+            if not self.waiting and (self._together == 1 or not self._store.env.sync):
                 try:
-                    self._carry_out(wish)
+                    if self._take():
+                        return self._store.transact_alone(forms, tx_meta, strict, call)
                 finally:
                     self._pass_on()
-            else:
-                wish.wait()
+            wish = Wish(forms, tx_meta, strict, call)
+            self.waiting.append(wish)
+            while not wish.done:
+                taken = False
+                try:
+                    taken = self._take()
+                    if taken:
+                        self._carry_out(wish)
+                finally:
+                    self._pass_on()
+                if not taken:
+                    wish.wait()
+        except BaseException:
+            if wish is not None:
+                wish.withdrawn = True
+            self._wake_next()  # this thread may have been woken to take the next turn, or stopped on its way to wake another
+            raise
         return wish.result()
 
     def carry_out_all(self) -> None:
@@ -117,8 +134,7 @@ class Turns:
         with self._turn:
             self._holder = threading.get_ident()
             try:
-                while self.waiting:
-                    self._carry_out(self.waiting[-1])
+                self._carry_out(None)
             finally:
                 self._holder = None
         self._wake_next()
@@ -139,14 +155,21 @@ class Turns:
         return True
 
     def _pass_on(self) -> None:
-        self._holder = None
-        self._turn.release()
+        """Ends the turn if it is this thread's, also where an interrupt came before anybody noted that it is."""
+        if self._holder == threading.get_ident():
+            self._holder = None
+        try:
+            self._turn.release()
+        except RuntimeError:  # it is not
+            return
         if self.waiting:
             self._wake_next()
+        if self.untold and self.on_untold is not None:
+            self.on_untold()
 
     def _wake_next(self) -> None:
         # what the writer's thread brought it comes for itself: whoever waits in person must not depend on it
-        wish = next((w for w in list(self.waiting) if w.tell is None), None)
+        wish = next((w for w in list(self.waiting) if w.tell is None and not w.over), None)
         if wish is not None:
             wish.wake()
 
@@ -157,20 +180,25 @@ class Turns:
         else:
             wish.wake()
 
-    def _carry_out(self, last: Wish) -> None:
-        """Carries out what waits, in order, up to a wish and what is committed with it."""
+    def _carry_out(self, last: Wish | None) -> None:
+        """Carries out what waits, in order, up to a wish and what is committed with it; None for all."""
         waiting = self.waiting
-        while waiting and not last.done:
+        while waiting and not (last is not None and last.done):
             if len(waiting) < self._together and self._store.env.sync:
                 time.sleep(_GATHER_S)
-            if self._commit_plain():
+            if self._commit_plain() or not waiting:
                 continue
             wish = waiting.popleft()
             self._together = 1
             try:
                 committed = self._store.transact_alone(wish.forms, wish.tx_meta, wish.strict, wish.call)
-            except BaseException as e:  # noqa: BLE001  it is raised where the wish came from
-                self._settle(wish, None, e)
+            except BaseException as e:
+                # an error is raised where the wish came from; an interrupt is this thread's
+                if isinstance(e, Exception) or last is None or wish is last:
+                    self._settle(wish, None, e)
+                else:
+                    self._settle(wish, None, _interrupted())
+                    raise
             else:
                 self._settle(wish, committed, None)
 
@@ -180,11 +208,14 @@ class Turns:
         waiting = self.waiting
         try:
             with self._store.plain_commits() as group:
-                while waiting and not waiting[0].tx_meta and len(taken) < MOST_IN_GROUP:
-                    committed = group.take(waiting[0].forms)
-                    if committed is None:
-                        break
-                    taken.append((waiting.popleft(), committed))
+                while waiting and len(taken) < MOST_IN_GROUP:
+                    wish = waiting[0]
+                    if not wish.over:
+                        committed = None if wish.tx_meta else group.take(wish.forms)
+                        if committed is None:
+                            break
+                        taken.append((wish, committed))
+                    waiting.popleft()
         except BaseException as e:
             # nothing was committed; but an interrupt of this thread is not the others', and may have come after the commit
             error = e if isinstance(e, Exception) else _interrupted()
@@ -215,37 +246,39 @@ class Writer:
         self._idle = False
         self._stopped = False
         self._thread: threading.Thread | None = None
+        turns.on_untold = self._look
 
     def bring(self, wish: Wish) -> None:
         """Leaves a wish; waits when too many are there already, save in the writer's own thread."""
-        turns = self._turns
-        if len(turns.waiting) >= MOST_WAITING and threading.current_thread() is not self._thread:
-            with self._changed:
-                while len(turns.waiting) >= MOST_WAITING and not self._stopped:
-                    self._changed.wait()
-        turns.waiting.append(wish)
-        if self._stopped:
-            with suppress(ValueError):  # the thread took it before it ended
-                turns.waiting.remove(wish)
+        waiting = self._turns.waiting
+        with self._changed:
+            while len(waiting) >= MOST_WAITING and threading.current_thread() is not self._thread and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
                 raise StoreClosed("store/closed", "The database was closed.", hint="connect to it again")
-        if self._idle or self._thread is None:  # the writer looks at the queue after it says that it is idle
+            waiting.append(wish)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="datalog-writer", daemon=True)
+                self._thread.start()
+            if self._idle:
+                self._changed.notify_all()
+
+    def _look(self) -> None:
+        if self._idle:  # the writer says so before it looks
             with self._changed:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._serve, name="datalog-writer", daemon=True)
-                    self._thread.start()
                 self._changed.notify_all()
 
     def _serve(self) -> None:
         turns, changed = self._turns, self._changed
-        while True:
+        stopped = False
+        while not stopped:
             with changed:
                 self._idle = True
                 while not (turns.waiting or turns.untold or self._stopped):
                     changed.wait()
                 self._idle = False
-                if not turns.waiting and not turns.untold:
-                    return
-            turns.carry_out_all()
+                stopped = self._stopped  # then nothing more is brought
+            turns.carry_out_all()  # and after this turn all is done that was, by whoever
             while turns.untold:
                 wish = turns.untold.popleft()
                 assert wish.tell is not None

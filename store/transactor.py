@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 MOST_NOVELTY: Final = 16384
 LEAST_NOVELTY: Final = 4096
-_ADVANCE_EVERY: Final = 16  # commits after which the base's reader moves on, so that LMDB can use freed pages again
+_ADVANCE_EVERY: Final = (
+    16  # transactions after which the base's reader moves on, so that LMDB can use freed pages again
+)
 FOLD_AT_CLOSE: Final = 512  # novelty rows worth a merge when the store closes, so that the next open is quick
 
 
@@ -247,9 +249,11 @@ class Store:
     def transact_later(self, wish: Wish) -> None:
         """Has the writer's thread carry out a wish; its `tell` is called afterwards, in that thread."""
         self._check_writable()
-        with self._lock:
-            if self._writer is None:
-                self._writer = Writer(self._turns)
+        if self._writer is None:  # looked at first without the lock, which a commit holds as long as the disk takes
+            with self._lock:
+                self.env.check_usable()
+                if self._writer is None:
+                    self._writer = Writer(self._turns)
         self._writer.bring(wish)
 
     @contextmanager
@@ -465,19 +469,19 @@ class Store:
         self, meta: Meta, data: bytes, schema: Schema, rows: list[tuple[int, int, int, int, int]]
     ) -> Snapshot:
         """After a commit that did not merge: the same base, more novelty."""
-        self._novelty = self._novelty.extended(rows)
-        if meta.basis_tx % _ADVANCE_EVERY == 0:
-            self._base.txn.advance(meta.generation, data)
-        self._meta, self._meta_bytes = meta, data
-        self._newest = self._snapshot(meta, self._base, self._novelty, schema)
-        self._seen = (-1, self._newest)
-        return self._newest
+        novelty = self._novelty.extended(rows)
+        newest = self._snapshot(meta, self._base, novelty, schema)
+        self.follow(meta, data, newest, novelty)
+        return newest
 
     def follow(self, meta: Meta, data: bytes, newest: Snapshot, novelty: OverlayView) -> None:
-        """After a commit of plain transactions: the same base and schema, their novelty and newest snapshot."""
+        """After a commit that merged nothing: the same base, more novelty, the newest snapshot."""
+        due = (
+            meta.basis_tx // _ADVANCE_EVERY > self._meta.basis_tx // _ADVANCE_EVERY
+        )  # a commit may have many transactions
         self._novelty, self._meta, self._meta_bytes, self._newest = novelty, meta, data, newest
         self._seen = (-1, newest)
-        if meta.basis_tx % _ADVANCE_EVERY == 0:
+        if due:
             self._base.txn.advance(meta.generation, data)
 
     def oldest_snapshot_tx(self) -> int:

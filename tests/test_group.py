@@ -10,7 +10,8 @@ import pytest
 
 import datalog as d
 from store.commit import PlainCommits
-from store.environment import WriteTxn
+from store.environment import ReadTxn, WriteTxn
+from store.group import Wish
 
 SCHEMA = {
     ":n": {":db/valueType": ":db.type/long"},
@@ -185,3 +186,108 @@ def test_loads_and_readers_between(conn) -> None:
     assert conn.q("[:find (count ?e) . :where [?e :n]]") == 20 + 4 * 20
     assert conn.q("[:find (count ?e) . :where [?e :name]]") == 40
     assert len([a for a in conn.schema if a.startswith(":more/")]) == 20
+
+
+def test_a_future_is_told_whoever_carried_it_out(conn, monkeypatch) -> None:
+    """Another thread takes a future's transaction into its commit just before the writer looks and finds nothing to do."""
+    telling, told, go, committing = (threading.Event() for _ in range(4))
+    finish = PlainCommits.finish
+
+    def slow(group: PlainCommits) -> None:
+        if threading.current_thread().name == "other":
+            committing.set()
+            go.wait(10)
+        finish(group)
+
+    monkeypatch.setattr(PlainCommits, "finish", slow)
+    conn.listen(lambda report: (telling.set(), told.wait(10)) if report.tx_data[0].v == 1 else None)
+    conn.transact_async([{":n": 1}])
+    assert telling.wait(10)  # so the writer is busy
+    future = conn.transact_async([{":n": 2}])
+    other = threading.Thread(target=conn.transact, args=([{":n": 3}],), name="other")
+    other.start()
+    assert committing.wait(10)
+    told.set()
+    while not conn.store._writer._idle:
+        pass
+    go.set()
+    other.join()
+    assert future.result(10).tx_data[0].v == 2
+
+
+def test_one_that_is_interrupted_while_it_waits_leaves_no_gap(conn, monkeypatch) -> None:
+    """Its transaction is not made behind its back, and the turn goes on to who waits after it."""
+    begun, go = threading.Event(), threading.Event()
+    wait = Wish.wait
+
+    def interrupted(wish: Wish) -> None:
+        wait(wish)
+        if wish.forms[0].get(":n") == 2:
+            raise KeyboardInterrupt
+
+    def slow(_: Any) -> Any:
+        begun.set()
+        go.wait(10)
+        return [{":n": 1}]
+
+    monkeypatch.setattr(Wish, "wait", interrupted)
+    ended: list[str] = []
+
+    def transact(forms: list[Any], name: str) -> None:
+        try:
+            conn.transact(forms)
+        except KeyboardInterrupt:
+            name += " interrupted"
+        ended.append(name)
+
+    threads = []
+    for k, forms in enumerate(([[":db.fn/call", slow]], [{":n": 2}], [{":n": 3}])):
+        threads.append(threading.Thread(target=transact, args=(forms, str(k)), daemon=True))
+        threads[-1].start()
+        assert begun.wait(10)
+        while len(conn.store._turns.waiting) < k:
+            pass
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(ended) == ["0", "1 interrupted", "2"]
+    assert sorted(conn.q("[:find [?n ...] :where [?e :n ?n]]")) == [1, 3]
+
+
+def test_an_interrupt_is_of_the_thread_that_gets_it(conn) -> None:
+    """Who is interrupted while it carries out what another brought is stopped; the other gets an error that says so."""
+
+    def stopped(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    turns = conn.store._turns
+    others = Wish([[":db.fn/call", stopped]], None, None, conn._call)
+    turns.waiting.append(others)
+    with pytest.raises(KeyboardInterrupt):
+        conn.transact([{":n": 1}])
+    with pytest.raises(d.DatalogError) as caught:
+        others.result()
+    assert caught.value.code == "store/interrupted"
+    assert conn.q("[:find ?e . :where [?e :n]]") is None
+    with pytest.raises(KeyboardInterrupt):
+        conn.transact([[":db.fn/call", stopped]])
+    assert isinstance(conn.transact_async([[":db.fn/call", stopped]]).exception(10), KeyboardInterrupt)
+    conn.transact([{":n": 2}])
+    assert conn.transact_async([{":n": 3}]).result(10).db_after.q("[:find [?n ...] :where [?e :n ?n]]") == [2, 3]
+
+
+def test_groups_let_pages_go(conn, monkeypatch) -> None:
+    """The reader of the segments moves along with commits of several transactions, whatever their numbers."""
+    moved: list[int] = []
+    advance = ReadTxn.advance
+    monkeypatch.setattr(ReadTxn, "advance", lambda txn, *a: (moved.append(1), advance(txn, *a))[1])
+    conn.transact([{":n": 0}])
+    if conn.store.meta.basis_tx % 2 == 0:
+        conn.transact([{":n": 1}])
+    moved.clear()
+    for _ in range(16):
+        with conn.store._lock:
+            futures = [conn.transact_async([{":n": i}]) for i in range(2)]
+        for future in futures:
+            future.result(10)
+    assert len(moved) == 2
