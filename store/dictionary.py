@@ -393,9 +393,10 @@ class Dictionary:
         try:
             start = 0
             if self._firsts:
-                start = self._firsts.pop()
+                start = self._firsts[-1]
                 self._forget(start)
-            self._firsts += [_Q.unpack(key[1:])[0] for key in txn.keys_from(b"D", block_key(start))]
+            # in one step: `_find_place` looks into the list without the lock, which must never be shorter for a moment
+            self._firsts[-1:] = [_Q.unpack(key[1:])[0] for key in txn.keys_from(b"D", block_key(start))]
         finally:
             txn.park()
         if self._firsts:

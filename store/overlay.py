@@ -49,7 +49,7 @@ class Overlay:
     transactions that nobody reads pays nothing for them.
     """
 
-    __slots__ = ("_by_a", "_by_av", "_indexed", "_lock", "_totals", "by_e", "rows")
+    __slots__ = ("_by_a", "_by_av", "_indexed", "_lock", "_totals", "by_e", "growing", "rows")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -58,10 +58,11 @@ class Overlay:
         self._totals: dict[int, list[int]] = {}  # beside by_a: adds less retractions up to and with each row
         self._by_av: dict[tuple[int, int], list[int]] = {}
         self._indexed = 0  # so many rows are in the three above
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the indexes that are caught up
+        self.growing = threading.Lock()  # of who appends
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Adds rows at the end. Only the one writer may call this."""
+        """Adds rows at the end. For one thread at a time: `OverlayView.extended` sees to it where there are several."""
         by_e, out = self.by_e, self.rows
         n = len(out)
         for row in rows:
@@ -127,14 +128,19 @@ class OverlayView:
         self.n = n
 
     def extended(self, rows: list[Row]) -> OverlayView:
-        """A view with more rows: appended in place when this is the newest view, else to a copy."""
+        """A view with more rows: appended in place when this is the newest view, else to a copy.
+
+        Safe between threads: a speculative view is a value, which several may go on from at once.
+        """
         overlay = self.overlay
-        if len(overlay.rows) != self.n:
-            copied = Overlay()
-            copied.append(overlay.rows[: self.n])
-            overlay = copied
-        overlay.append(rows)
-        return overlay.view()
+        with overlay.growing:
+            if len(overlay.rows) == self.n:
+                overlay.append(rows)
+                return overlay.view()
+        copied = Overlay()
+        copied.append(overlay.rows[: self.n])
+        copied.append(rows)
+        return copied.view()
 
     def _visible(self, places: list[int] | None) -> list[Row]:
         if not places:

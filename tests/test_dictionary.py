@@ -10,6 +10,7 @@ import numpy as np
 import datalog as d
 from store.dictionary import Dictionary, NewCodes
 from store.edn import Keyword
+from store.environment import ReadTxn
 from store.transactor import open_store
 
 
@@ -69,3 +70,24 @@ def test_a_column_of_one_type_is_coded_at_once_and_a_mixed_one_is_not(tmp_path: 
             assert codes.encode_all_of(Keyword, ["a"]) is None
     finally:
         store.release()
+
+
+def test_the_list_of_blocks_never_shrinks(tmp_path: Path, monkeypatch) -> None:
+    """Readers look into it without the lock while another thread brings it up to date."""
+    with d.connect(tmp_path / "db", {":s": {":db/valueType": ":db.type/string"}}, sync=False) as conn:
+        conn.transact([{":s": "first"}])
+        dictionary = conn.store.dictionary
+        assert conn.q("[:find ?s . :where [?e :s ?s]]") == "first"
+        known = len(dictionary._firsts)
+        seen: list[int] = []
+        keys_from = ReadTxn.keys_from
+
+        def looked(txn: ReadTxn, prefix: bytes, start: bytes) -> list[bytes]:
+            seen.append(len(dictionary._firsts))
+            return keys_from(txn, prefix, start)
+
+        monkeypatch.setattr(ReadTxn, "keys_from", looked)
+        conn.transact([{":s": "second"}])
+        assert set(conn.q("[:find [?s ...] :where [?e :s ?s]]")) == {"first", "second"}
+        assert seen
+        assert min(seen) >= known > 0
