@@ -328,6 +328,8 @@ class Environment:
         self.pid = os.getpid()
         self.closed = False
         self.poisoned: str | None = None
+        self._writing: Any = None  # LMDB's newest write transaction, perhaps ended
+        self._writes_in: int | None = None  # the thread that began it
         self._env = env
         self._open_file = open_file
 
@@ -386,10 +388,20 @@ class Environment:
     def write(self) -> WriteTxn:
         """The write transaction, for a `with` block: committed when it ends, aborted when it raises or wrote nothing."""
         self.check_usable()
+        self.end_write()
+        me = threading.get_ident()
         try:
-            return WriteTxn(self, self._env.begin(write=True))
+            self._writing = self._env.begin(write=True)
+            self._writes_in = me  # no call between the two, so no interrupt
+            return WriteTxn(self, self._writing)
         except lmdb.Error as e:
             raise convert_error(e, self.path) from e
+
+    def end_write(self) -> None:
+        """Ends a write transaction of this thread that an interrupt kept from ending: LMDB's lock would stay taken."""
+        if self._writing is not None and self._writes_in == threading.get_ident():
+            self._writing.abort()  # nothing where it has ended
+            self._writing = None
 
     def stat(self) -> dict[str, int]:
         """Pages, page size, entries, map size, readers and file size, in bytes where a size."""

@@ -102,30 +102,43 @@ class Turns:
         call: Callable[[Snapshot, Any, list[Any]], Iterable[Any]] | None,
     ) -> Committed:
         """Carries out a transaction: at once when nobody else is at it, else together with those who wait."""
+        # An interrupt comes when a function begins or a call has ended. So the lock is taken and released right here, and
+        # where it is released it may be that nobody noted any more that it was taken.
+        me, turn = threading.get_ident(), self._turn
         wish: Wish | None = None
         try:
-            if not self.waiting and (self._together == 1 or not self._store.env.sync):
-                try:
-                    if self._take():
-                        return self._store.transact_alone(forms, tx_meta, strict, call)
-                finally:
-                    self._pass_on()
-            wish = Wish(forms, tx_meta, strict, call)
-            self.waiting.append(wish)
-            while not wish.done:
+            if self.waiting or (self._together > 1 and self._store.env.sync):
+                wish = Wish(forms, tx_meta, strict, call)
+                self.waiting.append(wish)
+            while wish is None or not wish.done:
                 taken = False
                 try:
-                    taken = self._take()
-                    if taken:
+                    if turn.acquire(blocking=False):
+                        taken = True
+                        self._holder = me
+                        if wish is None:
+                            return self._store.transact_alone(forms, tx_meta, strict, call)
                         self._carry_out(wish)
                 finally:
-                    self._pass_on()
-                if not taken:
+                    if self._holder == me:
+                        self._holder = None
+                    try:  # noqa: SIM105 - a call more
+                        turn.release()
+                    except RuntimeError:  # it is another's
+                        pass
+                    if taken:
+                        self._turn_over()
+                if wish is None:
+                    wish = Wish(forms, tx_meta, strict, call)
+                    self.waiting.append(wish)
+                elif not taken:
                     wish.wait()
-        except BaseException:
+        except BaseException as e:
             if wish is not None:
                 wish.withdrawn = True
-            self._wake_next()  # this thread may have been woken to take the next turn, or stopped on its way to wake another
+            if not isinstance(e, Exception):
+                self._store.env.end_write()
+            self._turn_over()  # this thread may have been woken to take the next turn, or stopped on its way to wake another
             raise
         return wish.result()
 
@@ -148,20 +161,7 @@ class Turns:
                 hint="let the function return what it wants to be added",
             )
 
-    def _take(self) -> bool:
-        if not self._turn.acquire(blocking=False):
-            return False
-        self._holder = threading.get_ident()
-        return True
-
-    def _pass_on(self) -> None:
-        """Ends the turn if it is this thread's, also where an interrupt came before anybody noted that it is."""
-        if self._holder == threading.get_ident():
-            self._holder = None
-        try:
-            self._turn.release()
-        except RuntimeError:  # it is not
-            return
+    def _turn_over(self) -> None:
         if self.waiting:
             self._wake_next()
         if self.untold and self.on_untold is not None:

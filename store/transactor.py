@@ -170,17 +170,13 @@ class Store:
         self.env.check_usable()
         if self._composing is not None:
             return self._newest  # whoever composes holds the write lock: nobody can have committed since
-        if not self._lock.acquire(blocking=False):
-            # another thread is at a transaction, which may take long: what it began with is the newest until it commits
-            txnid, snapshot = self._seen
-            if self.env.last_txnid() == txnid:
-                return snapshot
-            self._lock.acquire()
-        try:
+        # another thread may be at a transaction, which may take long: what it began with is the newest until it commits
+        txnid, snapshot = self._seen
+        if self.env.last_txnid() == txnid:
+            return snapshot
+        with self._lock:
             self._catch_up(self._watch)
             return self._newest
-        finally:
-            self._lock.release()
 
     def _catch_up(self, txn: ReadTxn, *, refresh: bool = True) -> None:
         if refresh:

@@ -291,3 +291,21 @@ def test_groups_let_pages_go(conn, monkeypatch) -> None:
         for future in futures:
             future.result(10)
     assert len(moved) == 2
+
+
+def test_an_interrupt_before_a_write_ends_leaves_no_lock(conn, monkeypatch) -> None:
+    """LMDB's write lock is let go at once, also while somebody still looks at the interrupt."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as caught:
+        patched.setattr(WriteTxn, "__exit__", interrupted)
+        conn.transact([{":n": 1}])
+    other = threading.Thread(target=conn.transact, args=([{":n": 2}],), daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    conn.transact([{":n": 3}])
+    assert caught.value is not None
+    assert sorted(conn.q("[:find [?n ...] :where [?e :n ?n]]")) == [2, 3]
