@@ -10,18 +10,16 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from workload import checksum
+from workload import checksum, timed
 
 
 def main() -> None:
@@ -69,17 +67,6 @@ def run_task(peer: Any, workload: Any, name: str) -> tuple[float, Any]:
         return peer.task(name)  # type: ignore[no-any-return]
     tasks = importlib.import_module(f"{workload.name}.tasks").TASKS
     return tasks[name](peer)  # type: ignore[no-any-return]
-
-
-def timed(f: Any) -> tuple[float, Any]:
-    """Seconds and result of a call, without the collector's pauses."""
-    gc.collect()
-    gc.disable()
-    started = time.perf_counter()
-    result = f()
-    seconds = time.perf_counter() - started
-    gc.enable()
-    return seconds, result
 
 
 if __name__ == "__main__":
