@@ -299,9 +299,10 @@ def test_an_interrupt_before_a_write_ends_leaves_no_lock(conn, monkeypatch) -> N
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as caught:
+    with monkeypatch.context() as patched:
         patched.setattr(WriteTxn, "__exit__", interrupted)
-        conn.transact([{":n": 1}])
+        with pytest.raises(KeyboardInterrupt) as caught:
+            conn.transact([{":n": 1}])
     other = threading.Thread(target=conn.transact, args=([{":n": 2}],), daemon=True)
     other.start()
     other.join(10)
