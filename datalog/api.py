@@ -168,6 +168,11 @@ class Db:
     def __hash__(self) -> int:
         return id(self._snapshot)
 
+    def _repr_html_(self) -> str:
+        from datalog.notebook import database_html  # noqa: PLC0415 - only notebooks show it
+
+        return "<p>Database, closed</p>" if self._snapshot is None else database_html(self)
+
     def __repr__(self) -> str:
         if self._snapshot is None:
             return "<Db closed>"
