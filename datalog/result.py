@@ -186,7 +186,8 @@ class Result(Sequence[tuple[Any, ...]]):
             shown = "; ".join(show_form(row) for row in self._all()[:2])
             raise QueryError(
                 "result/one",
-                f"one() needs exactly one row, and there are {self._length or 'none'}" + (f": {shown}, ..." if shown else "."),
+                f"one() needs exactly one row, and there are {self._length or 'none'}"
+                + (f": {shown}, ..." if shown else "."),
                 hint="first() gives the first row or None; :limit 1 asks for no more"
                 if self._length
                 else "first() gives None when there is no row",

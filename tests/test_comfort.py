@@ -83,11 +83,13 @@ class Tags(HTMLParser):
         self.open = []
         self.seen = set()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, _):
+        """Opened."""
         self.seen.add(tag)
         self.open.append(tag)
 
     def handle_endtag(self, tag):
+        """Closed: the last one that was opened."""
         assert self.open.pop() == tag
 
 
