@@ -28,7 +28,16 @@ from datalog.cli import main
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 RUN_LANGUAGES = {"python", "pycon", "sh"}
-OTHER_LANGUAGES = {"", "text", "csv", "json", "edn", "toml", "clojure", "sql"}  # output, files, other programs' languages
+OTHER_LANGUAGES = {
+    "",
+    "text",
+    "csv",
+    "json",
+    "edn",
+    "toml",
+    "clojure",
+    "sql",
+}  # output, files, other programs' languages
 _FENCE = re.compile(r"^( *)```+ *([\w+-]*) *$")
 _MARK = re.compile(r"<!-- (.*?) -->")
 _SHELL = re.compile(r"<<|[|>]")
@@ -159,7 +168,12 @@ class Runner:
         simple = all(ln.startswith("datalog ") and not _SHELL.search(re.sub(r"'[^']*'|#.*", "", ln)) for ln in lines)
         if not simple:
             done = subprocess.run(
-                ["sh", "-ec", block.text], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+                ["sh", "-ec", block.text],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
             self.printed = done.stdout + done.stderr
