@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,9 @@ def ran(name, *arguments):
 
 def shown(name):
     """What the docstring of an example says that it prints."""
-    text = ast.get_docstring(ast.parse((ROOT / "examples" / name).read_text(encoding="utf-8")), clean=False)
-    lines = text.split(f"$ python examples/{name}", 1)[1].splitlines()[1:]
-    return "".join(f"{line.strip()}\n" for line in lines if line.startswith("    "))
+    tree = ast.parse((ROOT / "examples" / name).read_text(encoding="utf-8"))
+    lines = iter(ast.get_docstring(tree).split(f"$ python examples/{name}", 1)[1].splitlines()[1:])
+    return "".join(f"{line.strip()}\n" for line in takewhile(bool, lines))
 
 
 @pytest.mark.parametrize("name", ["family.py", "sensors.py", "agent_memory.py"])
