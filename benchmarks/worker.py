@@ -3,25 +3,23 @@
 {"op": "load"}                          -> {"seconds": ...}
 {"op": "run", "query": "q1"}            -> {"seconds": ..., "rows": n}            fully turned into Python objects
 {"op": "run", ..., "columnar": true}    -> the same, left as the peer's own columns
-{"op": "check", "query": "q1"}          -> {"rows": n, "checksum": ...}
+{"op": "run", ..., "check": true}       -> the same, with "checksum"
 {"op": "run", "task": "add-1"}          -> {"seconds": ..., "rows": n, "checksum": ...}
 {"op": "memory"}                        -> {"peak_mb": ...}
 """
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from workload import checksum
+from workload import checksum, timed
 
 
 def main() -> None:
@@ -30,16 +28,19 @@ def main() -> None:
     out = sys.stdout
     sys.stdout = sys.stderr  # what a peer prints must not look like an answer
     workload = importlib.import_module(f"{workload_name}.make").make(scale)
-    peer = importlib.import_module(f"peers.{peer_name}").Peer(workload)
+    peer: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
+            if peer is None:
+                peer = importlib.import_module(f"peers.{peer_name}").Peer(workload)
             answer = serve(peer, workload, request)
         except Exception as e:  # noqa: BLE001  the driver prints it
             answer = {"error": f"{type(e).__name__}: {e}"[:2000]}
         out.write(json.dumps(answer) + "\n")
         out.flush()
-    peer.close()
+    if peer is not None:
+        peer.close()
 
 
 def serve(peer: Any, workload: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -53,14 +54,12 @@ def serve(peer: Any, workload: Any, request: dict[str, Any]) -> dict[str, Any]:
         seconds, rows = run_task(peer, workload, request["task"])
         return {"seconds": seconds, "rows": len(rows), "checksum": checksum(rows)}
     query = workload.query(request["query"])
-    if op == "check":
-        rows = peer.rows(query)
-        return {"rows": len(rows), "checksum": checksum(rows)}
     if hasattr(peer, "timed_rows"):  # a peer with a clock of its own, in another process
-        seconds, rows = peer.timed_rows(query)
+        seconds, rows = peer.timed_rows(query, whole=bool(request.get("check")))
     else:
         seconds, rows = timed(lambda: peer.columnar(query) if request.get("columnar") else peer.rows(query))
-    return {"seconds": seconds, "rows": len(rows)}
+    answer = {"seconds": seconds, "rows": len(rows)}
+    return {**answer, "checksum": checksum(rows)} if request.get("check") else answer
 
 
 def run_task(peer: Any, workload: Any, name: str) -> tuple[float, Any]:
@@ -69,17 +68,6 @@ def run_task(peer: Any, workload: Any, name: str) -> tuple[float, Any]:
         return peer.task(name)  # type: ignore[no-any-return]
     tasks = importlib.import_module(f"{workload.name}.tasks").TASKS
     return tasks[name](peer)  # type: ignore[no-any-return]
-
-
-def timed(f: Any) -> tuple[float, Any]:
-    """Seconds and result of a call, without the collector's pauses."""
-    gc.collect()
-    gc.disable()
-    started = time.perf_counter()
-    result = f()
-    seconds = time.perf_counter() - started
-    gc.enable()
-    return seconds, result
 
 
 if __name__ == "__main__":

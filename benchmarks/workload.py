@@ -5,13 +5,15 @@ A workload's module gives `make(scale) -> Workload`. Peers read it: ours loads `
 
 from __future__ import annotations
 
+import gc
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass
@@ -56,6 +58,17 @@ class Workload:
     def query(self, name: str) -> Query:
         """The question of this name."""
         return next(q for q in self.queries if q.name == name)
+
+
+def timed(f: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result of a call, without the collector's pauses."""
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    result = f()
+    seconds = time.perf_counter() - started
+    gc.enable()
+    return seconds, result
 
 
 def show(value: Any) -> str:

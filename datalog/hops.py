@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.int64]
 
-_FEW = 64  # nodes of a frontier up to which Python is faster than arrays
+_FEW = 128  # nodes of a frontier up to which Python is faster than arrays
 _WIDEST = 1 << 26  # the longest bitmap of reached nodes
 
 

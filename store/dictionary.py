@@ -107,7 +107,7 @@ def pack_block(codes: Sequence[int], values: Sequence[bytes]) -> bytes:
 class Block:
     """A decoded block: values are made when first asked for, then kept."""
 
-    __slots__ = ("_body", "_codes", "_ends", "_start", "_values", "first", "n", "size")
+    __slots__ = ("_body", "_codes", "_ends", "_start", "first", "made", "n", "size")
 
     def __init__(self, key: bytes, data: bytes) -> None:
         if len(data) < _HEAD.size or crc32(memoryview(data)[4:]) != int.from_bytes(data[:4], "little"):
@@ -131,7 +131,7 @@ class Block:
         )
         self._start = at + 4 * n
         self._body = body
-        self._values: list[Any] = [_MISSING] * n
+        self.made: list[Any] = [_MISSING] * n  # values, where they were asked for
         self.size = 2 * raw_length + 75 * n + 500  # with all values made
 
     def position(self, code: int) -> int:
@@ -149,14 +149,14 @@ class Block:
 
     def value(self, place: int) -> Any:
         """The value at a place."""
-        value = self._values[place]
+        value = self.made[place]
         if value is _MISSING:
-            value = self._values[place] = decode_value(self.raw(place))
+            value = self.made[place] = decode_value(self.raw(place))
         return value
 
     def values(self) -> list[Any]:
         """All values of the block."""
-        values = self._values
+        values = self.made
         if _MISSING in values[:1] or _MISSING in values:
             for place in range(self.n):
                 if values[place] is _MISSING:
@@ -351,9 +351,10 @@ class Dictionary:
                 at += 1
                 continue
             end = bisect_left(distinct, block.first + block.n, at)
-            value = block.value
+            first, made, make = block.first, block.made, block.value
             for code in distinct[at:end]:
-                found[code] = value(code - block.first)
+                value = made[code - first]
+                found[code] = make(code - first) if value is _MISSING else value
             at = end
         return found
 

@@ -2,10 +2,12 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# the machines that run the tests are noisy
-settings.register_profile("noisy", deadline=None)
+# the machines that run the tests are noisy, and how many inputs a strategy throws away is chance
+settings.register_profile(
+    "noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 settings.load_profile("noisy")
 
 # The programs that tests start import this checkout: 0.5 s each when its modules are compiled anew every time.

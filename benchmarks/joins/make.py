@@ -181,7 +181,7 @@ def _questions(star: str) -> list[Query]:
         ),
         Query(
             "j7 ratings by genre",
-            """[:find ?genre (avg ?r) (count ?m) :with ?m :where [?m :movie/kind "feature"] [?m :movie/rating ?r]
+            """[:find ?genre (avg ?r) (count ?m) :where [?m :movie/kind "feature"] [?m :movie/rating ?r]
                 [?m :movie/votes ?v] [(> ?v 1000)] [?m :movie/genre ?g] [?g :genre/name ?genre]]""",
             """select g.name, avg(m.rating), count(*) from movie m join movie_genre mg on mg.movie = m.id
                join genre g on g.id = mg.genre where m.kind = 'feature' and m.votes > 1000 group by g.name""",

@@ -36,7 +36,8 @@ class Peer:
             f"{a} {{{' '.join(f'{k} {v}' for k, v in properties.items())}}}"
             for a, properties in workload.schema.items()
         )
-        options = {":kv-opts": {":flags": {":nosync", ":nometasync"}}}
+        # without its cache of answers: the same question is asked again and again here
+        options = {":kv-opts": {":flags": {":nosync", ":nometasync"}}, ":cache-limit": 0}
         self.conn = dl.connect(str(self.folder / "db"), dl.read_edn(f"{{{schema}}}"), options)
 
     def load(self) -> None:

@@ -81,14 +81,10 @@ class Peer:
             "inputs": query.inputs,
         }
 
-    def timed_rows(self, query: Query) -> tuple[float, Any]:
-        """Seconds by Node's clock, and as many rows as there are."""
-        found = self._ask(op="query", query=self._query(query))
-        return found["seconds"], range(found["count"])
-
-    def rows(self, query: Query) -> list[Any]:
-        """The answer."""
-        return list(self._ask(op="query", query=self._query(query), rows=True)["rows"])
+    def timed_rows(self, query: Query, *, whole: bool) -> tuple[float, Any]:
+        """Seconds by Node's clock, and the rows, or as many numbers as there are."""
+        found = self._ask(op="query", query=self._query(query), rows=whole)
+        return found["seconds"], found["rows"] if whole else range(found["count"])
 
     def task(self, name: str) -> tuple[float, Any]:
         """A task of *people*, done in Node."""

@@ -6,27 +6,13 @@ lacks one of the methods used here is left out of it. Transactions go to an empt
 
 from __future__ import annotations
 
-import gc
 import random
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from workload import timed
 
 ATTRIBUTES = ("name", "last_name", "sex", "age", "salary")
 FEW = 4_000  # persons for transactions of one datom; there are five of them for each
-
-
-def timed(f: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result of a call, without the collector's pauses."""
-    gc.collect()
-    gc.disable()
-    started = time.perf_counter()
-    result = f()
-    seconds = time.perf_counter() - started
-    gc.enable()
-    return seconds, result
 
 
 def persons(peer: Any, most: int | None = None) -> list[dict[str, Any]]:

@@ -71,6 +71,7 @@ def make(scale: float = 1.0) -> Workload:
                 "[:find ?x ?y :in $ % :where (follows ?x ?y)]",
                 f"with recursive f(a, b) as (select a, b from {t} union select f.a, t.b from f join {t} t on t.a = f.b) select a, b from f",
                 rules=f"[[(follows ?x ?y) [?x :{name} ?y]] [(follows ?x ?y) [?x :{name} ?t] (follows ?t ?y)]]",
+                peers={"cozo": f"f[a, b] := *{t}{{a, b}}\nf[a, b] := f[a, t], *{t}{{a: t, b}}\n?[a, b] := f[a, b]"},
             )
         )
 
@@ -99,6 +100,7 @@ def make(scale: float = 1.0) -> Workload:
             "with recursive f(b) as (select b from graph where a = ? union select g.b from f join graph g on g.a = f.b) select b from f",
             inputs=(source,),
             rules=rule,
+            peers={"cozo": "f[b] := *graph{a: $p0, b}\nf[b] := f[t], *graph{a: t, b}\n?[b] := f[b]"},
         ),
         Query(
             "closure to one target",
@@ -133,6 +135,11 @@ def make(scale: float = 1.0) -> Workload:
                  union select l.b, r.b from s join family l on l.a = s.x join family r on r.a = s.y) select x, y from s""",
             rules="""[[(same ?x ?y) [?p :family ?x] [?p :family ?y] [(!= ?x ?y)]]
                       [(same ?x ?y) [?p :family ?x] (same ?p ?q) [?q :family ?y]]]""",
+            peers={
+                "cozo": """s[x, y] := *family{a: p, b: x}, *family{a: p, b: y}, x != y
+                           s[x, y] := s[p, q], *family{a: p, b: x}, *family{a: q, b: y}
+                           ?[x, y] := s[x, y]"""
+            },
         )
     )
     _roads(r, schema, columns, tables, queries, offset, max(3, int(20 * scale)))
