@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datalog.api import Connection, Db, TxReport, check, compact, connect
     from datalog.atomic import Atomic, Change
     from datalog.limits import Stop
+    from datalog.objects import attribute, eid, schema_of
     from datalog.prepared import Limits, Prepared, explain, prepare, q, register
     from datalog.result import Result
     from store.datom import Datom
@@ -30,6 +31,7 @@ _HOME = {
     "datalog.atomic": ("Atomic", "Change"),
     "datalog.api": ("Connection", "Db", "TxReport", "check", "compact", "connect"),
     "datalog.limits": ("Stop",),
+    "datalog.objects": ("attribute", "eid", "schema_of"),
     "datalog.prepared": ("Limits", "Prepared", "explain", "prepare", "q", "register"),
     "datalog.result": ("Result",),
     "store.datom": ("Datom",),
@@ -58,15 +60,18 @@ __all__ = [
     "Tagged",
     "TxReport",
     "Vector",
+    "attribute",
     "check",
     "compact",
     "connect",
+    "eid",
     "explain",
     "kw",
     "prepare",
     "q",
     "read_edn",
     "register",
+    "schema_of",
     "write_edn",
 ]
 

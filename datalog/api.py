@@ -10,7 +10,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from datalog.atomic import Atomic
 from datalog.builtins import REGISTERED
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from store.seek import DatomRows
     from store.snapshot import Snapshot
     from store.transactor import Store
+
+T = TypeVar("T")
 
 
 class Db:
@@ -105,6 +107,22 @@ class Db:
 
         return entity(self, eid)
 
+    def load(self, cls: type[T], ref: Any) -> T:
+        """The object of a dataclass that an entity holds, with all it refers to; see objects.py.
+
+        Raises:
+            UserError: `object/not-found` when there is no such entity, `object/missing` when it lacks a value that a field needs.
+        """
+        from datalog.objects import load  # noqa: PLC0415 - few programs map objects
+
+        return load(self, cls, ref)
+
+    def load_all(self, cls: type[T]) -> list[T]:
+        """The objects of all entities that have every field of the dataclass that has no default, by entity id."""
+        from datalog.objects import load_all  # noqa: PLC0415 - the same
+
+        return load_all(self, cls)
+
     def entid(self, ref: Any) -> int | None:
         """The eid of an eid, ident or lookup ref, or None when there is no such entity."""
         return self.snapshot.entid(ref)
@@ -167,6 +185,11 @@ class Db:
 
     def __hash__(self) -> int:
         return id(self._snapshot)
+
+    def _repr_html_(self) -> str:
+        from datalog.notebook import database_html  # noqa: PLC0415 - only notebooks show it
+
+        return "<p>Database, closed</p>" if self._snapshot is None else database_html(self)
 
     def __repr__(self) -> str:
         if self._snapshot is None:
@@ -346,6 +369,23 @@ class Connection:
             SchemaError: for a change that is malformed, or that existing data does not allow; nothing was written.
         """
         return self._report(self.store.update_schema(update, delete, rename))
+
+    def save(self, thing: Any) -> int:
+        """Saves an object of a dataclass with all it refers to, in one transaction; returns its entity id.
+
+        The entity is the one that a unique field or the `eid()` field names, else a new one. What the object does not have
+        (None, members of a collection that are gone) is retracted.
+
+        Raises:
+            UserError: `object/...` for what cannot be mapped; TransactionError, SchemaError as `transact`. Nothing was written.
+        """
+        return self.save_all([thing])[0]
+
+    def save_all(self, things: Iterable[Any]) -> list[int]:
+        """`save` of many objects in one transaction; returns their entity ids."""
+        from datalog.objects import save  # noqa: PLC0415 - few programs map objects
+
+        return save(self, list(things))
 
     @contextmanager
     def atomic(self, *, dry_run: bool = False) -> Iterator[Atomic]:

@@ -42,7 +42,7 @@ COMMANDS = {
     "schema": ("shell.describe", "print the schema, or draw it; --apply declares one from a file"),
     "stats": ("shell.describe", "sizes and counts of a database"),
     "shell": ("shell.start", "ask and change a database interactively, or run a script"),
-    "transact": ("shell.move", "write transaction data, EDN or JSON"),
+    "transact": ("shell.move", "write transaction data: EDN maps and lists of facts"),
     "import": ("shell.move", "bring CSV, JSON, NDJSON, EDN or Parquet in; the schema is inferred and shown first"),
     "export": ("shell.move", "write an answer or entities as CSV, JSON, NDJSON, EDN or Parquet"),
     "dump": ("shell.keep", "write a portable dump: text, versioned, with digests"),

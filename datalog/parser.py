@@ -66,6 +66,7 @@ from datalog.ast import (
 )
 from datalog.errors import did_you_mean, names, query_error
 from store.edn import Keyword, List, Map, Symbol, Vector, node_of, read_node
+from store.errors import EdnError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,15 @@ def _check_nesting(text: str, root: Node) -> None:
 
 def _read(query: Any) -> tuple[str, Node]:
     if isinstance(query, str):
-        return query, read_node(query)
+        try:
+            return query, read_node(query)
+        except EdnError as e:
+            if e.code == "edn/trailing" and not query.lstrip().startswith(("[", "{", "(", ";", "#")):
+                message = "This is no query: a query is one form in brackets."
+                raise query_error(
+                    "query/syntax", message, query, (0, 1), expected="[:find ?x :where [?x :some/attribute]]"
+                ) from e
+            raise
     node = node_of(_keyed(query))
     return node.text, node
 

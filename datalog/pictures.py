@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from datalog.plan import Step
 
-__all__ = ["PLAN_FORMATS", "SCHEMA_FORMATS", "plan_picture", "reference_targets", "schema_picture"]
+__all__ = ["PLAN_FORMATS", "SCHEMA_FORMATS", "plan_fragment", "plan_picture", "reference_targets", "schema_picture"]
 
 _LABEL: Final = 120  # characters of a label
 _SAMPLE: Final = 1000  # references of an attribute that are looked at
@@ -80,7 +80,12 @@ def _dot_text(text: str) -> str:
 
 
 def _plan_html(steps: list[Step], query: str) -> str:
-    """A page of nested lists, with a bar for the rows of each step; styles inside, nothing loaded from elsewhere."""
+    """A page that needs nothing from elsewhere."""
+    return _PAGE.format(plan=plan_fragment(steps, query))
+
+
+def plan_fragment(steps: Sequence[Step], query: str = "") -> str:
+    """The plan as a part of an HTML page: nested lists, with a bar for the rows of each step; its styles touch nothing else."""
     most = max([max(s.found if s.found is not None else s.rows or 0, 1) for s in steps], default=1)
     body: list[str] = []
     depth = -1
@@ -97,21 +102,22 @@ def _plan_html(steps: list[Step], query: str) -> str:
         body.append(f"<li><div{off}><code>{escape(_clean(step.label))}</code>{note}{bar}</div>")
     body.append("</li></ul>" * (depth + 1))
     shown = f"<pre>{escape(_clean(query, keep=chr(10)))}</pre>" if query else ""
-    return _PAGE.format(query=shown, plan="".join(body))
+    return f'<div class="datalog-plan"><style>{_STYLE}</style>{shown}\n{"".join(body)}</div>'
 
 
+_STYLE: Final = """
+.datalog-plan { font: 14px/1.5 sans-serif; color: #222; background: #fff }
+.datalog-plan ul { list-style: none; margin: 0; padding-left: 1.6em; border-left: 1px solid #ccc }
+.datalog-plan > ul { padding-left: 0; border: 0 }
+.datalog-plan li > div { padding: .1em .5em }
+.datalog-plan div.off { background: #fbe3d6 }
+.datalog-plan .rows { color: #666; margin: 0 .8em }
+.datalog-plan meter { width: 10em; height: .7em }
+.datalog-plan pre { background: #f5f5f5; padding: .8em }
+"""
 _PAGE: Final = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Query plan</title>
-<style>
-body {{ font: 14px/1.5 sans-serif; margin: 2em; color: #222; background: #fff }}
-ul {{ list-style: none; margin: 0; padding-left: 1.6em; border-left: 1px solid #ccc }}
-body > ul {{ padding-left: 0; border: 0 }}
-div {{ padding: .1em .5em }}
-div.off {{ background: #fbe3d6 }}
-.rows {{ color: #666; margin: 0 .8em }}
-meter {{ width: 10em; height: .7em }}
-pre {{ background: #f5f5f5; padding: .8em }}
-</style></head><body><h1>Query plan</h1>{query}
+<html lang="en"><head><meta charset="utf-8"><title>Query plan</title></head>
+<body style="margin: 2em; background: #fff"><h1 style="font-family: sans-serif">Query plan</h1>
 {plan}
 </body></html>
 """

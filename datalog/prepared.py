@@ -18,6 +18,7 @@ from datalog.builtins import REGISTERED
 from datalog.errors import QueryError, counted, names, query_error
 from datalog.limits import Budget, Limits
 from datalog.lower import SourceInfo
+from datalog.notebook import PlanText
 from datalog.parser import nesting_of, parse_query, parse_rules
 from datalog.plan import Node, Plan, Step, plan_steps, plan_text
 from datalog.planner import plan as make_plan
@@ -73,8 +74,11 @@ def prepare(query: Any) -> Prepared:
     return Prepared(query) if built is None else prepare(built)
 
 
-def explain(query: Any, *inputs: Any, analyze: bool = False) -> str:
-    """The plan of a query as text, with estimated rows; with `analyze` it is run, and the rows found stand beside them."""
+def explain(query: Any, *inputs: Any, analyze: bool = False) -> PlanText:
+    """The plan of a query as text, with estimated rows; with `analyze` it is run, and the rows found stand beside them.
+
+    A string that a notebook draws as a tree.
+    """
     return prepare(query).explain(*inputs, analyze=analyze)
 
 
@@ -179,9 +183,10 @@ class Prepared:
 
         return naive.answer(self._source, inputs, budget)
 
-    def explain(self, *inputs: Any, analyze: bool = False) -> str:
+    def explain(self, *inputs: Any, analyze: bool = False) -> PlanText:
         """The plan as text; see `explain`."""
-        return plan_text(self.steps(*inputs, analyze=analyze))
+        steps = self.steps(*inputs, analyze=analyze)
+        return PlanText(plan_text(steps), steps, self.query.text)
 
     def steps(self, *inputs: Any, analyze: bool = False, limits: Limits | None = None) -> list[Step]:
         """The plan line by line, for pictures of it; with `analyze` it is run, and each line has the rows found."""

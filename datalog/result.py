@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from datalog import kernels
-from store.edn import strict_key, write_edn
+from store.edn import show_form, strict_key, write_edn
+from store.errors import QueryError
 from store.value import Kind, canonical, decode_doubles, decode_inline
 
 if TYPE_CHECKING:
@@ -174,6 +175,41 @@ class Result(Sequence[tuple[Any, ...]]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as dicts from column names to values."""
         return [dict(zip(self.columns, row, strict=True)) for row in self._all()]
+
+    def one(self) -> tuple[Any, ...]:
+        """The only row.
+
+        Raises:
+            QueryError: `result/one` when there are none or several; the message says how many.
+        """
+        if self._length != 1:
+            shown = "; ".join(show_form(row) for row in self._all()[:2])
+            raise QueryError(
+                "result/one",
+                f"one() needs exactly one row, and there are {self._length or 'none'}"
+                + (f": {shown}, ..." if shown else "."),
+                hint="first() gives the first row or None; :limit 1 asks for no more"
+                if self._length
+                else "first() gives None when there is no row",
+            )
+        return self._all()[0]
+
+    def first(self) -> tuple[Any, ...] | None:
+        """The first row, or None when there is none. Without `:order-by` any row may be the first."""
+        return self._all()[0] if self._length else None
+
+    def df(self, library: str | None = None) -> Any:
+        """The rows as a data frame of pandas or polars, whichever is installed; `df("polars")` chooses.
+
+        Numbers, booleans and instants (UTC) become typed columns. pandas keeps other values as Python objects; polars gets
+        strings as they are and everything else as EDN text.
+
+        Raises:
+            UserError: `result/frame` when there is no such library, or it is not installed.
+        """
+        from datalog.frames import frame  # noqa: PLC0415 - only who asks for frames pays for them
+
+        return frame(_unique(self.columns), [c.array() for c in self._columns], library)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows as an Arrow stream of one batch; needs the extra `arrow` (nanoarrow)."""

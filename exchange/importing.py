@@ -150,6 +150,8 @@ def plan_import(
 
 
 def _planned(db: Db, source: Source, wanted: dict[str, str], key: str | None) -> ImportPlan:
+    wanted = {_column_name(source, name): type_name for name, type_name in wanted.items()}
+    key = None if key is None else _column_name(source, key)
     _check_names(source, wanted, key)
     notes = list(source.notes)
     schema: dict[str, dict[str, Any]] = {}
@@ -175,6 +177,14 @@ def _planned(db: Db, source: Source, wanted: dict[str, str], key: str | None) ->
             )
             schema.setdefault(column.ident, {})[":db/cardinality"] = _MANY
     return ImportPlan(source, source.columns, schema, keyed, notes)
+
+
+def _column_name(source: Source, name: str) -> str:
+    """The column that is meant: by its name, or by that of its attribute, `title` or `:books/title` for `Title`."""
+    if any(c.name == name for c in source.columns):
+        return name
+    meant = [c.name for c in source.columns if name.removeprefix(":") in (c.ident[1:], c.ident.rpartition("/")[2])]
+    return meant[0] if len(meant) == 1 else name
 
 
 def _check_names(source: Source, types: Mapping[str, str], key: str | None) -> None:

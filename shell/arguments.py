@@ -36,7 +36,9 @@ class Parser(argparse.ArgumentParser):
 
 def command_parser(name: str, description: str, examples: str) -> Parser:
     """A parser for one command; `examples` is a line for each, without `datalog`."""
-    lines = "\n".join(f"  datalog {line}" for line in examples.strip().splitlines())
+    lines = "\n".join(
+        f"  {line}" if "| datalog " in line else f"  datalog {line}" for line in examples.strip().splitlines()
+    )
     return Parser(
         prog=f"datalog {name}",
         description=description,

@@ -45,8 +45,11 @@ cat changes.edn | datalog transact - --db people.db""",
     from datalog.render import json_text  # noqa: PLC0415 - the same
     from shell.reports import change_lines, report_figures  # noqa: PLC0415 - the same
 
-    with datalog.connect(given.db) as conn:
+    fresh = not given.db.exists()
+    with datalog.connect(None if fresh and given.dry_run else given.db) as conn:
         report = conn.db().with_(text) if given.dry_run else conn.transact(text)
+        if fresh and not given.dry_run:
+            print(f"{given.db} is a new database", file=sys.stderr)
         figures = report_figures(report)
         if given.json:
             write_out([json_text({**figures, "dry_run": given.dry_run}) + "\n"])
@@ -225,7 +228,10 @@ export - --ns person --format ndjson --db people.db | gzip > people.ndjson.gz"""
     if given.json and not to_stdout:
         write_figures({"rows": len(rows), "columns": len(columns), "file": given.file, "format": form}, as_json=True)
     else:
-        print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}, {len(columns)} columns", file=sys.stderr)
+        print(
+            f"{len(rows):,} row{'' if len(rows) == 1 else 's'}, {len(columns)} column{'' if len(columns) == 1 else 's'}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -563,9 +563,8 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
                     hint=f"restore {DATA_FILE} from a backup, or remove the directory to begin anew",
                 )
             if read_only:
-                raise _path_error(
-                    path, "holds no database.", "check the path, or connect without read_only to make one"
-                )
+                mend = "check the path; `datalog import`, `transact` and `shell` make one, and so does connect without read_only"
+                raise _path_error(path, "holds no database.", mend)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return True
         size = file.stat().st_size

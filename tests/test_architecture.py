@@ -20,9 +20,9 @@ ORDER = {
         "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "check", "backup",
     ],
     "datalog": [
-        "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
-        "renaming", "monotone", "shapes", "rules", "plan", "pictures", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
-        "naive", "prepared", "query", "atomic", "api", "__init__", "cli",
+        "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "frames", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
+        "renaming", "monotone", "shapes", "rules", "plan", "pictures", "notebook", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
+        "naive", "prepared", "query", "atomic", "objects", "api", "__init__", "aio", "pytest_fixtures", "cli",
     ],
     "exchange": [
         "files", "types", "source", "csv_files", "records", "parquet_files", "importing", "exporting", "dump", "restore", "copying",

@@ -36,6 +36,21 @@ def run(capsys, *arguments):
     return code, captured.out, captured.err
 
 
+def test_a_newcomer(capsys, tmp_path, monkeypatch):
+    """A key may be named as its attribute will be; a new database is announced; a dry run makes none; no plural of one."""
+    monkeypatch.chdir(tmp_path)
+    Path("b.csv").write_text("Title,Year Made\nMort,1987\n")
+    for key in ("Title", "title", ":b/title"):
+        assert run(capsys, "import", "b.csv", "--db", "b.db", "--key", key, "--type", "year-made=long", "--yes")[0] == 0
+    with d.connect("b.db", read_only=True) as conn:
+        assert conn.pull("[:b/year-made]", [":b/title", "Mort"]) == {":b/year-made": 1987}
+        assert len(conn.db()) == 2
+    assert run(capsys, "export", "o.csv", "[:find ?t :where [_ :b/title ?t]]", "--db", "b.db")[2] == "1 row, 1 column\n"
+    assert run(capsys, "transact", "[{:a 1}]", "--db", "typo.db", "--dry-run")[0] == 0
+    assert not Path("typo.db").exists()
+    assert "typo.db is a new database" in run(capsys, "transact", "[{:a 1}]", "--db", "typo.db")[2]
+
+
 @pytest.mark.usefixtures("here")
 def test_import_asks(capsys):
     """Without a terminal an import with a new schema needs --yes; a dry run writes nothing, not even a directory."""
