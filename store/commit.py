@@ -15,7 +15,7 @@ import numpy as np
 from store.committed import Committed
 from store.environment import META_KEY, with_meta
 from store.errors import SchemaError
-from store.log import LogWriter, log_key, pack_columns
+from store.log import LogWriter, log_key, pack_columns, pack_one
 from store.merge import Merged, merge_changes
 from store.overlay import Overlay, OverlayView, Row
 from store.plain import plain_rows
@@ -168,8 +168,13 @@ class PlainCommits:
             return Committed(before, before, meta.basis_tx, tempids)
         self._left -= len(rows) + 1
         instant = next_instant(self._instant, before)
-        es, aids, vs, _, _ = zip(*rows, strict=True)
-        self._txn.put(log_key(tx), pack_columns(len(rows), (es, aids, vs, operations), instant))
+        if len(rows) == 1:
+            ((e, aid, v, _, _),) = rows
+            entry = pack_one(e, aid, v, operations[0], instant)
+        else:
+            es, aids, vs, _, _ = zip(*rows, strict=True)
+            entry = pack_columns(len(rows), (es, aids, vs, operations), instant)
+        self._txn.put(log_key(tx), entry)
         rows.append((tx, TX_INSTANT, instant, tx, 1))
         self._instant = instant
         self.novelty = self.novelty.extended(rows)

@@ -65,12 +65,17 @@ def pack_small(rows: list[tuple[int, int, int, int]], instant: int) -> bytes:
     return pack_columns(len(rows), zip(*rows, strict=True) if rows else ((), (), (), ()), instant)
 
 
+def pack_one(e: int, aid: int, v: int, operation: int, instant: int) -> bytes:
+    """The entry of a transaction of one row: its columns take no bytes."""
+    body = _ONE_ROW.pack(RAW_MAGIC, 1, instant, e, 0, aid, 0, v, 0, operation, 0)
+    return crc32(body).to_bytes(4, "little") + body
+
+
 def pack_columns(n: int, columns: Iterable[Sequence[int]], instant: int) -> bytes:
     """The entry of a small transaction of n rows, from its columns e, aid, v, operation."""
-    if n == 1:  # columns of one row take no bytes
+    if n == 1:
         (e,), (a,), (v,), (operation,) = columns
-        body = _ONE_ROW.pack(RAW_MAGIC, 1, instant, e, 0, a, 0, v, 0, operation, 0)
-        return crc32(body).to_bytes(4, "little") + body
+        return pack_one(e, a, v, operation, instant)
     heads: list[int] = []
     bodies: list[bytes] = []
     for column in columns:

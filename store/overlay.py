@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Row = tuple[int, int, int, int, int]  # e, aid, v, tx, 1 added or 0 retracted
 
 
+_SHORT = 8  # places that are quicker walked than searched
+
+
 class Changes(NamedTuple):
     """Net changes of one attribute against the base, each int64 (n,), sorted by (e, v)."""
 
@@ -146,8 +149,12 @@ class OverlayView:
         if not places:
             return []
         # NB: the writer may append to `places` at any moment, also between a look at its end and a walk over it
-        rows = self.overlay.rows
-        return [rows[i] for i in places[: bisect_left(places, self.n)]]
+        rows, n = self.overlay.rows, self.n
+        return (
+            [rows[i] for i in places.copy() if i < n]
+            if len(places) < _SHORT
+            else [rows[i] for i in places[: bisect_left(places, n)]]
+        )
 
     def of_entity(self, e: int) -> list[Row]:
         """The rows of an entity, oldest first."""

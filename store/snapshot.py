@@ -241,14 +241,12 @@ class Snapshot:
         """The value codes of one entity and attribute."""
         found = self._base.find(aevt(aid), e) if e << AID_BITS <= self._base.max_k1 else []
         for layer in self.layers:
-            places = layer.overlay.by_e.get(e)
-            if places:
-                for row in layer.of_entity(e):
-                    if row[1] == aid:
-                        if row[4]:
-                            found.append(row[2])
-                        else:
-                            found.remove(row[2])
+            for row in layer.of_entity(e):
+                if row[1] == aid:
+                    if row[4]:
+                        found.append(row[2])
+                    else:
+                        found.remove(row[2])
         return found
 
     def holders(self, aid: int, code: int) -> list[int]:

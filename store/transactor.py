@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from store.group import Wish
 
 MOST_NOVELTY: Final = 16384
-LEAST_NOVELTY: Final = 4096
+LEAST_NOVELTY: Final = 8192
 _ADVANCE_EVERY: Final = (
     16  # transactions after which the base's reader moves on, so that LMDB can use freed pages again
 )
