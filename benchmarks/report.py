@@ -88,7 +88,7 @@ def plot(result: dict[str, Any]) -> str:
     width, left = 860, 230
 
     def x(seconds: float) -> float:
-        return left + (width - left - 20) * (math.log10(seconds) - low) / (high - low)
+        return left + (width - left - 45) * (math.log10(seconds) - low) / (high - low)
 
     height = 60 + 20 * len(result["queries"])
     body = [f'<text x="10" y="20" font-size="14">{escape(result["workload"])}, scale {result["scale"]:g}</text>']
