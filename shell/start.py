@@ -152,6 +152,14 @@ def _interact(session: Session, *, plain: bool) -> int:
 
     session.say(greeting(session) + "\n.help shows what can be typed; Ctrl-D leaves.")
     read = _prompt(session, plain=plain)
+    while True:
+        try:
+            return _entries(session, read)
+        except KeyboardInterrupt:  # between two entries: an interrupt that was noted twice, or a key held down
+            session.say("")
+
+
+def _entries(session: Session, read: Callable[[], str]) -> int:
     while not session.over:
         try:
             text = read()
