@@ -15,7 +15,7 @@ from store.resolve import ResolvedColumn, encode_column
 from store.schema import Attribute, unknown_attribute
 from store.schema_change import SchemaChanger, read_names
 from store.txdata import raise_collected
-from store.value import INT64_MAX, INT64_MIN, encode_doubles
+from store.value import INT64_MAX, INT64_MIN, check_instants, encode_doubles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,5 +198,6 @@ def _array_codes(attribute: Attribute, values: NDArray[Any]) -> Codes | None:
             raise UserError(
                 "value/nil", "NaT is not a value: a fact that is not known is left out.", hint="drop the row"
             )
+        check_instants(codes)
         return codes
     return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from store.snapshot import Snapshot
 
 MOST_FORMS: Final = 32
+_NAMES: Final = frozenset((str, Keyword))
 _ADD: Final = (":db/add", Keyword("db/add"))
 _SCALARS: Final = frozenset((str, int, float, bool, bytes, Keyword, Symbol, datetime, UUID, Decimal))
 
@@ -77,11 +78,11 @@ def plain_rows(forms: list[Any], before: Snapshot, codes: NewCodes, max_eid: int
                 facts.append((attribute, code))
             if not facts:
                 return None
-        elif (kind is list or kind is tuple) and len(form) == 4 and form[0] in _ADD:
+        elif (kind is list or kind is tuple) and len(form) == 4 and type(form[0]) in _NAMES and form[0] in _ADD:
             e = form[1]
             if e is None:
                 return None
-            attribute = find(form[2]) if type(form[2]) in (str, Keyword) else None
+            attribute = find(form[2]) if type(form[2]) in _NAMES else None
             if attribute is None or attribute.unique is not None or attribute.aid in composites:
                 return None
             code = _code(attribute, form[3], codes, max_eid)

@@ -58,6 +58,8 @@ MAX_DEPTH = 200  # of collections inside one attribute value; nested further, a 
 MAX_INTEGER_BYTES = 4096
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _SIGN = 1 << 63
 _U64 = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
@@ -111,7 +113,21 @@ def encode_instant(value: datetime) -> int:
         raise bad_value(
             f"The datetime {value.isoformat()} has no time zone.", "give it one: value.replace(tzinfo=datetime.UTC)"
         )
-    return (value - EPOCH) // MICROSECOND
+    code = (value - EPOCH) // MICROSECOND
+    if not FIRST_INSTANT <= code <= LAST_INSTANT:  # by its zone: in UTC nobody could read it back
+        raise _beyond_years(value.isoformat())
+    return code
+
+
+def check_instants(codes: Codes) -> None:
+    """Raises UserError when one of these codes is of no instant that could be read back."""
+    wrong = (codes < FIRST_INSTANT) | (codes > LAST_INSTANT)
+    if bool(wrong.any()):
+        raise _beyond_years(str(codes[wrong][:1].view("datetime64[us]")[0]))
+
+
+def _beyond_years(shown: str) -> UserError:
+    return bad_value(f"The instant {shown} is not within the years 1 to 9999 in UTC.", "give an earlier or later one")
 
 
 def decode_instant(code: int) -> datetime:

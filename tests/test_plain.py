@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import hypothesis.strategies as st
@@ -121,6 +121,32 @@ OTHERS = [
     [{":db/id": 90, ":name": "a"}, {":name": "b"}],
     [{":name": "a"}] * (MOST_FORMS + 1),
 ]
+
+
+class Strange:
+    """Compares with nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        ([Strange(), 1, ":age", 2], "tx/operation"),
+        ([":db/add", 1, ":at", datetime.max.replace(tzinfo=timezone(timedelta(hours=-23)))], "value/unsupported"),
+        ({":at": datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))}, "value/unsupported"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(form: Any, code: str) -> None:
+    """A head that compares with nothing and an instant that UTC cannot show are errors of ours; nothing is written."""
+    with d.connect(None, SCHEMA, sync=False) as conn:
+        with pytest.raises(d.DatalogError) as caught:
+            conn.transact([form])
+        assert caught.value.code == code
+        assert conn.store.meta.basis_tx == 1 + (1 << 40)
 
 
 @pytest.mark.parametrize("forms", [*PLAIN, *OTHERS])

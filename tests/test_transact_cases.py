@@ -199,6 +199,7 @@ def test_load_takes_arrays_and_lists() -> None:
         ({":nn": ([1], [1])}, "schema/unknown-attribute"),
         ({":db/ident": ([1], [d.kw("a")])}, "load/built-in"),
         ({":at": ([1], np.array(["NaT"], dtype="datetime64[us]"))}, "value/nil"),
+        ({":at": ([1], np.array(["12000-01-01"], dtype="datetime64[us]"))}, "value/unsupported"),
         ({":ref": ([1], [-1])}, "value/wrong-type"),
     ],
 )
