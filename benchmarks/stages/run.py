@@ -5,7 +5,9 @@
 Origin: the limits that the stages' gates have. The memory file is one that an application has, or a generated one. For each
 stage one thread works in a closed loop, 80 reads to 20 saves on keys of the file, after a warm-up; what is printed are the
 p50 and p95 that the memory itself counts. The baseline are the same operations on a second memory that stays in edn-only (a save:
-an entry of the journal with one fdatasync), each right before its like: a disk is not the same from minute to minute.
+an entry of the journal with one fdatasync), each beside its like: a disk is not the same from minute to minute. Which of the two
+goes first is drawn each time: a sync right after another one is the cheaper of the two. The row `edn-only` compares like with
+like, and says how far two figures of one row can be apart by chance.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def work(memory, keys, seconds, rest_s, beside=None):
     while time.monotonic() < until:
         key = own.choice(keys)
         reads = own.random() < 0.8
-        for each in memories:
+        for each in own.sample(memories, len(memories)):
             if reads:
                 each.get_value(key)
             else:
