@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
-from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX
+from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX, MAX_EID
 from store.dictionary import OverlayCodes
 from store.edn import Keyword, show_form
 from store.errors import QueryError, TransactionError
@@ -239,7 +239,8 @@ class Snapshot:
 
     def values(self, e: int, aid: int) -> list[int]:
         """The value codes of one entity and attribute."""
-        found = self._base.find(aevt(aid), e) if e << AID_BITS <= self._base.max_k1 else []
+        base = self._base
+        found = base.find(aevt(aid), e) if e <= base.meta.max_eid or e > MAX_EID else []
         for layer in self.layers:
             for row in layer.of_entity(e):
                 if row[1] == aid:
