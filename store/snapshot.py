@@ -49,7 +49,8 @@ class Columns(NamedTuple):
 class Places(NamedTuple):
     """Where each key of a sorted column stands: keys k from `low` on are at starts[k - low] up to starts[k - low + 1].
 
-    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap.
+    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap. With `each_once` no key
+    from `low` on is left out or there twice: what k goes with is others[k - low].
     """
 
     low: int
@@ -57,6 +58,7 @@ class Places(NamedTuple):
     others: Codes
     least: int
     most: int
+    each_once: bool
 
 
 class Datoms(NamedTuple):
@@ -584,8 +586,10 @@ def _places(keys: Codes, others: Codes) -> Places | None:
     if high - low > _SPREAD * len(keys) + 1024:
         return None
     starts = np.zeros(high - low + 2, dtype=np.int64)
-    np.cumsum(np.bincount(keys - np.int64(low), minlength=high - low + 1), out=starts[1:])
-    return Places(low, starts, others, int(others.min()), int(others.max()))
+    counts = np.bincount(keys - np.int64(low), minlength=high - low + 1)
+    np.cumsum(counts, out=starts[1:])
+    each_once = len(counts) == len(keys) and bool(counts.all())
+    return Places(low, starts, others, int(others.min()), int(others.max()), each_once)
 
 
 def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:
