@@ -214,7 +214,7 @@ def test_two_processes_writing_in_turn_agree(tmp_path: Path) -> None:
                         conn.update_schema({f":new{i}": {":db/valueType": ":db.type/string"}})
                         conn.transact([{f":new{i}": f"shared {i}"}])
                     if i % 5 == 0:
-                        conn.store.merge()
+                        conn.store.transactor.merge()
                     print(conn.q("[:find (count ?e) . :where [?e :s]]"), flush=True)
                 """
             ),
@@ -241,7 +241,7 @@ def test_two_processes_writing_in_turn_agree(tmp_path: Path) -> None:
             if i % 7 == 0:
                 assert conn.q(f"[:find ?s . :where [_ :new{i} ?s]]") == f"shared {i}"
             if i % 9 == 0:
-                conn.store.merge()
+                conn.store.transactor.merge()
         other.stdin.close()
         other.wait(timeout=30)
         other.stdout.close()
@@ -414,7 +414,7 @@ def test_a_reader_does_not_wait_for_a_transaction(tmp_path: Path) -> None:
         # another process commits: whoever reads after it sees that, also while a transaction here waits for its turn
         code = "import sys, datalog as d\nwith d.connect(sys.argv[1]) as c: c.transact([[':db/add', 1, ':n', 3]])"
         run_python(code, str(tmp_path / "db")).check_returncode()
-        with conn.store._lock:  # a transaction that has not got LMDB's lock yet
+        with conn.store.lock:  # a transaction that has not got LMDB's lock yet
             reader = threading.Thread(target=lambda: seen.append(conn.q("[:find ?n . :where [1 :n ?n]]")))
             reader.start()
             reader.join(0.1)
@@ -455,7 +455,7 @@ def test_threads_read_while_one_writes(tmp_path: Path) -> None:
         for i in range(400):
             conn.transact([{":db/id": 1, ":n": i, ":m": -i}])
             if i % 100 == 50:
-                conn.store.merge()
+                conn.store.transactor.merge()
         stop.set()
         for t in threads:
             t.join()
