@@ -9,7 +9,6 @@ import os
 import threading
 import weakref
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from datalog.builtins import REGISTERED
@@ -24,6 +23,7 @@ from store.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from datalog.atomic import Atomic
     from datalog.entity import Entity
@@ -294,7 +294,9 @@ class Connection:
     @property
     def path(self) -> Path:
         """The directory of the database."""
-        return self.store.path
+        from pathlib import Path  # noqa: PLC0415 - 4 ms that a query need not wait for
+
+        return Path(self.store.path)
 
     @property
     def schema(self) -> dict[str, dict[str, Any]]:
@@ -508,7 +510,7 @@ def connect(
         path, sync = temporary, False
     definitions = read_schema(read_edn(schema) if isinstance(schema, str) else schema)
     try:
-        store = open_store(Path(path), read_only=read_only, sync=sync)
+        store = open_store(os.fspath(path) or ".", read_only=read_only, sync=sync)
     except BaseException:
         if temporary is not None:
             _remove(temporary)
@@ -531,6 +533,8 @@ def compact(
     Raises:
         StoreLocked: in place, while a connection of this or another process has the database open.
     """
+    from pathlib import Path  # noqa: PLC0415 - as in `Connection.path`
+
     from store.backup import compact as write_anew  # noqa: PLC0415 - rarely needed
 
     return write_anew(Path(path), None if target is None else Path(target), drop_log_before=drop_log_before)
@@ -538,6 +542,8 @@ def compact(
 
 def check(path: str | Path) -> list[Any]:
     """What is wrong with a database directory, as a list of findings; empty when everything agrees (fsck)."""
+    from pathlib import Path  # noqa: PLC0415 - as in `Connection.path`
+
     from store.check import check_path  # noqa: PLC0415 - rarely needed
 
     return list(check_path(Path(path))[0])

@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from datalog.cli import NOTE
@@ -18,6 +17,7 @@ from store.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "edn", "markdown")
 
@@ -73,7 +73,7 @@ def command_parser(name: str, description: str, examples: str) -> Parser:
 
 def add_database(parser: Parser) -> None:
     """The option --db."""
-    parser.add_argument("--db", required=True, type=Path, metavar="PATH", help="the database's directory")
+    parser.add_argument("--db", required=True, metavar="PATH", help="the database's directory")
 
 
 def add_formats(parser: Parser) -> None:
@@ -107,7 +107,11 @@ def read_text(name: str, what: str) -> str:
         UserError: `cli/file` when it cannot be read, `cli/encoding` when it is not UTF-8, with the place.
     """
     try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            raw = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                raw = file.read()
     except OSError as e:
         raise UserError("cli/file", f"{what} {name} cannot be read: {e.strerror}.", hint="check the path") from e
     try:

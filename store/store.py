@@ -26,9 +26,8 @@ from store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from store.environment import ReadTxn
+    from store.environment import ReadTxn, StrPath
     from store.transactor import Transactor
 
 MOST_NOVELTY: Final = 16384
@@ -49,7 +48,7 @@ class Store:
     the rows that are not in them yet, the snapshot. The store alone moves them on, all four at once, holding `lock`.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True) -> None:
+    def __init__(self, path: str, *, read_only: bool = False, sync: bool = True) -> None:
         self.path = path
         self.read_only = read_only
         self._users = 0
@@ -292,7 +291,7 @@ _OPEN = weakref.WeakValueDictionary()
 _OPEN_LOCK = threading.Lock()
 
 
-def open_store(path: Path, *, read_only: bool = False, sync: bool = True) -> Store:
+def open_store(path: StrPath, *, read_only: bool = False, sync: bool = True) -> Store:
     """The store of a directory: the one that is open already, or a new one. Call `release` when done."""
     with _OPEN_LOCK:
         key = os.path.realpath(path)
@@ -310,13 +309,13 @@ def open_store(path: Path, *, read_only: bool = False, sync: bool = True) -> Sto
                 )
             store.env.check_usable()
         else:
-            store = Store(path, read_only=read_only, sync=sync)
+            store = Store(os.fspath(path), read_only=read_only, sync=sync)
             _OPEN[key] = store
         store.retain()
         return store
 
 
-def find_open(path: Path) -> Store | None:
+def find_open(path: StrPath) -> Store | None:
     """The store of a directory if this process has it open, else None."""
     store = _OPEN.get(os.path.realpath(path))
     return store if store is not None and not store.env.closed and store.env.pid == os.getpid() else None

@@ -368,6 +368,30 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_reading_loads_nothing_that_writes(tmp_path: Path) -> None:
+    """A program that asks a query loads neither the way of a transaction nor what few queries need; the first write loads it."""
+    with d.connect(tmp_path / "db", {":s": {":db/valueType": ":db.type/string"}}) as conn:
+        conn.transact([{":s": "a"}])
+    done = run_python(
+        """
+        import sys, datalog as d
+        conn = d.connect(sys.argv[1])
+        assert conn.q("[:find ?s . :where [_ :s ?s]]") == "a"
+        late = {"transactor", "speculation", "txdata", "resolve", "effects", "prepare", "plain", "commit", "group", "merge", "load",
+                "composition", "undo", "schema_change"}
+        names = {f"store.{name}" for name in late} | {"datalog.atomic", "datalog.naive", "lark", "orjson", "pathlib", "shutil"}
+        print(sorted(names & set(sys.modules)))
+        conn.transact([{":s": "b"}])
+        print(sorted(names - set(sys.modules)), len(conn.db()))
+        """,
+        str(tmp_path / "db"),
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "[]", done.stderr
+    assert "store." not in second.replace("store.speculation", "")
+    assert second.endswith(" 2")
+
+
 def test_every_public_name_is_loaded_when_it_is_used() -> None:
     """The table of lazily loaded names is the public list, each name resolves, and a misspelt one is an AttributeError."""
     done = run_python(
