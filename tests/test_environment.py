@@ -88,6 +88,9 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="is a file"):
         d.connect(tmp_path / "file")
+    with pytest.raises(StorageError, match="too long") as caught:
+        d.connect(tmp_path / ("x" * 300))
+    assert caught.value.code == "store/path"
     for name, content in {
         "text": b"hello " * 5000,
         "zeros": bytes(20_000),
