@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from store.errors import UserError
-from store.transactor import find_open, open_store
+from store.store import find_open, open_store
 
 __all__ = ["copy_database"]
 

@@ -45,7 +45,7 @@ cat changes.edn | datalog transact - --db people.db""",
     from datalog.render import json_text  # noqa: PLC0415 - the same
     from shell.reports import change_lines, report_figures  # noqa: PLC0415 - the same
 
-    fresh = not given.db.exists()
+    fresh = not Path(given.db).exists()
     with datalog.connect(None if fresh and given.dry_run else given.db) as conn:
         report = conn.db().with_(text) if given.dry_run else conn.transact(text)
         if fresh and not given.dry_run:
@@ -91,7 +91,7 @@ def _import(arguments: list[str]) -> int:
             skip=given.skip,
         )
         bar("infer the types", 0, 0)
-        fresh = not given.db.exists()
+        fresh = not Path(given.db).exists()
         with datalog.connect(None if fresh else given.db, read_only=not fresh) as conn:
             # a database that is not there yet is made only when it is to be written to
             plan = plan_import(conn.db(), source, types=types, key=given.key)
