@@ -7,6 +7,7 @@ data and keeps where each part stands in the text.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["node_of", "show_form", "write_edn"]
 
 # What cannot stand in a string as it is. A carriage return is escaped: some programs translate line ends.
-_SPECIAL = Pattern('["\\\\\n\r\t\b\f\ud800-\udfff]')
-_PAIR = Pattern("[\ud800-\udbff][\udc00-\udfff]")
+_SPECIAL = re.compile('["\\\\\n\r\t\b\f\ud800-\udfff]')
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _CHAR_TEXTS = {"\n": "newline", "\r": "return", " ": "space", "\t": "tab", "\f": "formfeed", "\b": "backspace"}
 _TAG_TEXT = Pattern(r"[^\W\d_]")
