@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Found = tuple["Rows | None", dict[str, Column], "frozenset[str] | None"]
 
 _NOTHING: Rows = np.empty(0, dtype=np.intp)
+_FEW_PROBES = 64  # always searched
 _FEW = 16  # a search is cheaper than a join below one probe for so many datoms
 
 
@@ -393,7 +394,7 @@ def _gather(
     snapshot = view.snapshot
     total = snapshot.count(attribute.aid)
     charge = run.charge(3)
-    if eids.size * _FEW < total or eids.size < 64 or not total:
+    if eids.size * _FEW < total or eids.size < _FEW_PROBES or not total:
         rows, v, *rest = snapshot.gather(attribute.aid, eids, tx=tx)
         charge(rows.size)
         if rows.size == eids.size and not attribute.many:
@@ -448,7 +449,7 @@ def _by_value(run: Run, left: Relation, scan: Scan, view: SourceView, attribute:
     tx = scan.tx is not None
     charge = run.charge(3)
     snapshot = view.snapshot
-    few = wanted.size * _FEW < snapshot.count(attribute.aid) or wanted.size < 64
+    few = wanted.size * _FEW < snapshot.count(attribute.aid) or wanted.size < _FEW_PROBES
     if wanted.size > 1 and _only_exists(scan):
         held = _held_by_somebody(snapshot, attribute.aid, wanted, few=few)
         return held if places is None else places[held], {}, frozenset()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _SPREAD = 8  # a range of keys up to so many times their number has a direct-address table
 _FEW_DATOMS = 2048  # more than that are not put into lists
+_FEW_ADDRESSED = 256  # keys: fewer are searched
+_WORTH_A_TABLE = 64  # datoms for each key wanted, up to which a table is made; it is kept with the columns
 _FEW = 24  # below this many keys point lookups beat loading a column that nobody has cached
 _AID_MASK = np.int64((1 << AID_BITS) - 1)
 
@@ -59,6 +61,18 @@ class Places(NamedTuple):
     least: int
     most: int
     each_once: bool
+
+    def find(self, wanted: Codes) -> tuple[Codes, Codes]:
+        """Where the `wanted` keys stand, as `match` tells it."""
+        at = wanted - np.int64(self.low)
+        inside = (at >= 0) & (at < len(self.starts) - 1)
+        rows: Codes = np.arange(len(wanted)) if bool(inside.all()) else np.flatnonzero(inside)
+        at = at[rows]
+        if self.each_once:
+            return rows, at
+        first = self.starts[at]
+        counts = self.starts[at + 1] - first
+        return np.repeat(rows, counts), expand(first, counts)
 
 
 class Datoms(NamedTuple):
@@ -313,7 +327,7 @@ class Snapshot:
         if not tx and self._is_few(aid, "aevt", eids, unique=not self._many(aid)):
             return self._gather_few(self.values, eids.tolist(), aid)
         columns = self.columns(aid, tx=tx)
-        rows, at = match(columns.e, eids, unique=not self._many(aid))
+        rows, at = self._match(aid, "aevt", columns.e, eids, unique=not self._many(aid))
         return (rows, columns.v[at], columns.tx[at]) if columns.tx is not None else (rows, columns.v[at])
 
     def lookup(self, aid: int, codes: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
@@ -322,8 +336,17 @@ class Snapshot:
         if not tx and self._is_few(aid, "avet", codes, unique=unique):
             return self._gather_few(lambda code, a: self.holders(a, code), codes.tolist(), aid)
         columns = self.columns(aid, "avet", tx=tx)
-        rows, at = match(columns.v, codes, unique=unique)
+        rows, at = self._match(aid, "avet", columns.v, codes, unique=unique)
         return (rows, columns.e[at], columns.tx[at]) if columns.tx is not None else (rows, columns.e[at])
+
+    def _match(self, aid: int, order: str, keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:
+        """`match`, by a table when so many are wanted that it costs less to make than they cost to search."""
+        dense = unique and len(keys) and int(keys[-1]) - int(keys[0]) + 1 == len(keys)
+        if len(wanted) >= _FEW_ADDRESSED and len(wanted) * _WORTH_A_TABLE >= len(keys) and not dense:
+            places = self.places(aid, order)
+            if places is not None:
+                return places.find(wanted)
+        return match(keys, wanted, unique=unique)
 
     def _is_few(self, aid: int, order: str, keys: Codes, *, unique: bool) -> bool:
         """Whether point lookups of some keys cost less than a column that nobody has read yet: few keys, of few datoms."""

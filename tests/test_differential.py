@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datalog as d
+from datalog import planner, scan
+from store import snapshot
 
 QUERIES = 1000
 
@@ -28,6 +30,23 @@ def test_engine_equals_reference_evaluator(seed: int) -> None:
     assert counts["recursion"] >= QUERIES / 5
     assert counts["negation"] >= QUERIES / 5
     assert counts["best"] >= QUERIES / 20
+
+
+def test_ways_for_much_data_on_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done only where there are many rows (tables, members, early distinct rows) gives the same answers."""
+    monkeypatch.setattr(snapshot, "_FEW_ADDRESSED", 0)
+    monkeypatch.setattr(snapshot, "_WORTH_A_TABLE", 10**9)
+    monkeypatch.setattr(snapshot, "_FEW", 0)
+    monkeypatch.setattr(scan, "_FEW_PROBES", 0)
+    monkeypatch.setattr(scan, "_FEW", 10**9)
+    monkeypatch.setattr(planner, "_WORTH_THINNING", 0.0)
+    monkeypatch.setattr(planner, "_THINNER", 0.1)
+    counts: Counter[str] = Counter()
+    seed = 500_000
+    while counts["compared"] < QUERIES / 2:
+        found = compare(seed, 40, counts)
+        assert not found, "\n".join(found)
+        seed += 1
 
 
 @settings(max_examples=25, deadline=None)
