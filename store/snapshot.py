@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 _SPREAD = 8  # a range of keys up to so many times their number has a direct-address table
 _FEW_DATOMS = 2048  # more than that are not put into lists
 _FEW_ADDRESSED = 256  # keys: fewer are searched
-_WORTH_A_TABLE = 64  # datoms for each key wanted, up to which a table is made; it is kept with the columns
+_WORTH_A_TABLE = 64  # datoms for each key wanted, up to which a table is made that serves more than once
+_WORTH_A_TABLE_AT_ONCE = 8
+_MOST_PATCHED = 64  # changes since older columns up to which keys are looked up there
 _FEW = 24  # below this many keys point lookups beat loading a column that nobody has cached
 _AID_MASK = np.int64((1 << AID_BITS) - 1)
 
@@ -189,20 +191,29 @@ class Snapshot:
 
         For "aevt" keys are entities and the others values, for "avet" the other way round. Cached like columns.
         """
-        local = self._local is not None and any(layer.touches(aid) for layer in self.layers[1:])
-        key = ("places", order, aid, -1 if local else self.last_tx(aid))
-        kept: list[Places | None] | None  # None is worth keeping, too
-        kept = self._local.get(key) if local and self._local is not None else self._cache.get(key)
+        if self._local is not None and any(layer.touches(aid) for layer in self.layers[1:]):
+            key = ("places", order, aid)
+            if key not in self._local:
+                self._local[key] = _places(*_keys_first(self.columns(aid, order), order))
+            mine: Places | None = self._local[key]
+            return mine
+        tx = self.last_tx(aid)
+        kept = self._cache.get(("places", order, aid, tx))
         if kept is None:
-            columns = self.columns(aid, order)
-            keys, others = (columns.e, columns.v) if order == "aevt" else (columns.v, columns.e)
+            return self._table(aid, order, tx, *_keys_first(self.columns(aid, order), order))
+        found: Places | None = kept[0]
+        return found
+
+    def _table(self, aid: int, order: str, tx: int, keys: Codes, others: Codes) -> Places | None:
+        """The table over columns as of a transaction; that there can be none is kept, too."""
+        key = ("places", order, aid, tx)
+        kept = self._cache.get(key)
+        if kept is None:
             made = _places(keys, others)
             kept = [made]
-            if local and self._local is not None:
-                self._local[key] = kept
-            else:
-                self._cache.put(key, kept, 200 if made is None else 200 + 8 * len(made.starts))
-        return kept[0]
+            self._cache.put(key, kept, 200 if made is None else 200 + 8 * len(made.starts))
+        found: Places | None = kept[0]
+        return found
 
     def _make_columns(self, aid: int, order: str, *, tx: bool) -> Columns:
         attribute = self.schema.by_aid(aid) if self.schema.has_aid(aid) else None
@@ -326,26 +337,79 @@ class Snapshot:
         """The values of many entities: (row numbers in `eids` ascending, v codes [, tx]); entities without one are left out."""
         if not tx and self._is_few(aid, "aevt", eids, unique=not self._many(aid)):
             return self._gather_few(self.values, eids.tolist(), aid)
-        columns = self.columns(aid, tx=tx)
-        rows, at = self._match(aid, "aevt", columns.e, eids, unique=not self._many(aid))
-        return (rows, columns.v[at], columns.tx[at]) if columns.tx is not None else (rows, columns.v[at])
+        return self._found(aid, "aevt", eids, tx=tx, unique=not self._many(aid))
 
     def lookup(self, aid: int, codes: Codes, *, tx: bool = False) -> tuple[Codes, ...]:
         """The entities of many values: (row numbers in `codes` ascending, e [, tx]); values nobody has are left out."""
         unique = self.schema.by_aid(aid).unique is not None
         if not tx and self._is_few(aid, "avet", codes, unique=unique):
             return self._gather_few(lambda code, a: self.holders(a, code), codes.tolist(), aid)
-        columns = self.columns(aid, "avet", tx=tx)
-        rows, at = self._match(aid, "avet", columns.v, codes, unique=unique)
-        return (rows, columns.e[at], columns.tx[at]) if columns.tx is not None else (rows, columns.e[at])
+        return self._found(aid, "avet", codes, tx=tx, unique=unique)
 
-    def _match(self, aid: int, order: str, keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:
-        """`match`, by a table when so many are wanted that it costs less to make than they cost to search."""
-        dense = unique and len(keys) and int(keys[-1]) - int(keys[0]) + 1 == len(keys)
-        if len(wanted) >= _FEW_ADDRESSED and len(wanted) * _WORTH_A_TABLE >= len(keys) and not dense:
-            places = self.places(aid, order)
-            if places is not None:
-                return places.find(wanted)
+    def _found(self, aid: int, order: str, wanted: Codes, *, tx: bool, unique: bool) -> tuple[Codes, ...]:
+        """(row numbers in `wanted` ascending, the other column [, tx]) of the datoms with wanted keys."""
+        older = None if tx else self._older_columns(aid, order)
+        if older is not None:
+            return self._patched(aid, order, *older, wanted, unique=unique)
+        columns = self.columns(aid, order, tx=tx)
+        keys, others = _keys_first(columns, order)
+        rows, at = self._match(aid, order, self.last_tx(aid), keys, others, wanted, unique=unique)
+        return (rows, others[at], columns.tx[at]) if columns.tx is not None else (rows, others[at])
+
+    def _older_columns(self, aid: int, order: str) -> tuple[int, Columns, list[Row]] | None:
+        """(tx, columns as of it, the few changes since), where the columns of now are not made: a look up need not make them."""
+        if self._local is not None or not self.layers or self._has_columns(aid, order, tx=False):
+            return None
+        older = self._cache.newest((order, False, aid))
+        if not self._base.stats(aid)[1] <= older < self.last_tx(aid):
+            return None
+        changed = [row for layer in self.layers for row in layer.of_attribute(aid, older)]
+        known = self._cache.get((order, False, aid, older)) if len(changed) <= _MOST_PATCHED else None
+        return None if known is None else (older, known, changed)
+
+    def _patched(
+        self, aid: int, order: str, tx: int, older: Columns, changed: list[Row], wanted: Codes, *, unique: bool
+    ) -> tuple[Codes, Codes]:
+        """`_found` by columns as of a transaction, with the changes since then to those keys that are wanted."""
+        keys, others = _keys_first(older, order)
+        rows, at = self._match(aid, order, tx, keys, others, wanted, unique=unique)
+        found = others[at]
+        key_of, other_of = (0, 2) if order == "aevt" else (2, 0)
+        by_key: dict[int, dict[int, int]] = {}
+        for row in changed:
+            by_key.setdefault(row[key_of], {})[row[other_of]] = row[4]  # the last one decides
+        touched = np.isin(wanted, np.array(list(by_key), dtype=np.int64))
+        if not touched.any():
+            return rows, found
+        keep = ~touched[rows]
+        row_parts, found_parts = [rows[keep]], [found[keep]]
+        for key, states in by_key.items():
+            here = np.flatnonzero(wanted == key)
+            if len(here):
+                start, end = np.searchsorted(keys, key), np.searchsorted(keys, key, "right")
+                now = others[start:end]
+                now = now[~np.isin(now, list(states))]
+                now = np.sort(np.append(now, [o for o, added in states.items() if added]).astype(np.int64))
+                row_parts.append(np.repeat(here, len(now)))
+                found_parts.append(np.tile(now, len(here)))
+        rows, found = np.concatenate(row_parts), np.concatenate(found_parts)
+        order_of = np.argsort(rows, kind="stable")
+        return rows[order_of], found[order_of]
+
+    def _match(
+        self, aid: int, order: str, tx: int, keys: Codes, others: Codes, wanted: Codes, *, unique: bool
+    ) -> tuple[Codes, Codes]:
+        """`match`, by a table where many are wanted: at once when it pays for this once, else from the second time on."""
+        n, m = len(keys), len(wanted)
+        dense = unique and n and int(keys[-1]) - int(keys[0]) + 1 == n
+        if m >= _FEW_ADDRESSED and m * _WORTH_A_TABLE >= n and not dense and self._local is None:
+            key = ("searched", order, aid, tx)
+            if m * _WORTH_A_TABLE_AT_ONCE >= n or self._cache.get(key):
+                places = self._table(aid, order, tx, keys, others)
+                if places is not None:
+                    return places.find(wanted)
+            else:
+                self._cache.put(key, True, 100)
         return match(keys, wanted, unique=unique)
 
     def _is_few(self, aid: int, order: str, keys: Codes, *, unique: bool) -> bool:
@@ -613,6 +677,11 @@ def _places(keys: Codes, others: Codes) -> Places | None:
     np.cumsum(counts, out=starts[1:])
     each_once = len(counts) == len(keys) and bool(counts.all())
     return Places(low, starts, others, int(others.min()), int(others.max()), each_once)
+
+
+def _keys_first(columns: Columns, order: str) -> tuple[Codes, Codes]:
+    """(the sorted column, the other one) of columns in an order."""
+    return (columns.e, columns.v) if order == "aevt" else (columns.v, columns.e)
 
 
 def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:

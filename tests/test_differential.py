@@ -36,6 +36,7 @@ def test_ways_for_much_data_on_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done only where there are many rows (tables, members, early distinct rows) gives the same answers."""
     monkeypatch.setattr(snapshot, "_FEW_ADDRESSED", 0)
     monkeypatch.setattr(snapshot, "_WORTH_A_TABLE", 10**9)
+    monkeypatch.setattr(snapshot, "_WORTH_A_TABLE_AT_ONCE", 10**9)
     monkeypatch.setattr(snapshot, "_FEW", 0)
     monkeypatch.setattr(scan, "_FEW_PROBES", 0)
     monkeypatch.setattr(scan, "_FEW", 10**9)
