@@ -8,6 +8,8 @@ What is exported as EDN or NDJSON imports again as it was; CSV and JSON do where
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from datalog.pictures import is_many, namespace_of
@@ -58,10 +60,8 @@ def entity_rows(db: Db, space: str, *, eids: bool = False) -> tuple[list[str], l
         if not is_many(schema[ident]):
             maps.append(dict(db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v]]", ident)))
             continue
-        found: dict[int, Any] = {}
-        for e, v in db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v] :order-by [?e ?v]]", ident):
-            found[e] = (*found.get(e, ()), v)
-        maps.append(found)
+        rows = db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v] :order-by [?e ?v]]", ident)
+        maps.append({e: tuple(v for _, v in facts) for e, facts in groupby(rows, key=itemgetter(0))})
     everyone = sorted(set().union(*maps))
     columns = [list(map(m.get, everyone)) for m in maps]
     names = [*([":db/id"] if eids else []), *idents]

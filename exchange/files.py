@@ -5,6 +5,7 @@ A name that ends in `.gz` is compressed text.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import os
@@ -84,11 +85,7 @@ def decoded(raw: bytes, path: Path, encoding: str = "utf-8") -> str:
         UserError: `file/encoding`, with the byte and the line.
     """
     try:
-        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except LookupError as e:
-        raise UserError(
-            "file/encoding", f"There is no encoding {encoding!r}.", expected="utf-8, latin-1, cp1252, ..."
-        ) from e
+        return raw.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise UserError(
@@ -96,4 +93,8 @@ def decoded(raw: bytes, path: Path, encoding: str = "utf-8") -> str:
             f"{path} is not {encoding}: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
             hint="name its encoding, for example --encoding latin-1, or write it as UTF-8",
             data={"byte": e.start, "line": line},
+        ) from e
+    except (LookupError, ValueError) as e:
+        raise UserError(
+            "file/encoding", f"There is no encoding of texts {encoding!r}.", expected="utf-8, latin-1, cp1252, ..."
         ) from e

@@ -278,3 +278,25 @@ def test_copy_while_written_to(tmp_path):
         assert check_path(tmp_path / f"copy{i}")[0] == []
     with pytest.raises(d.DatalogError, match="copy/target"):
         copy_database(tmp_path / "db", tmp_path / "copy0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b":blocks ", b':blocks "x" :b '), (b"-transactions 0", b'-transactions "x"'), (b"[{", b"[1 {")]
+)
+def test_a_header_that_says_nonsense(sound, tmp_path, old, new):
+    """A first line that can be read, but is none of a dump, is damage, not a traceback."""
+    other = tmp_path / "other.dump"
+    other.write_bytes(sound.read_bytes().replace(old, new, 1))
+    with pytest.raises(d.DatalogError, match="the first line cannot be read"):
+        load_dump(other, tmp_path / "db")
+
+
+def test_references_to_undeclared_attributes(tmp_path):
+    """A fact that refers to an attribute comes back when the attribute was never declared, too."""
+    with d.connect(None, {":r/to": {":db/valueType": ":db.type/ref"}}, strict=False) as conn:
+        conn.transact([{":z/x": 5}])
+        conn.transact([[":db/add", 1, ":r/to", ":z/x"]])
+        dumped(conn.db(), tmp_path / "r.dump")
+    load_dump(tmp_path / "r.dump", tmp_path / "r")
+    with d.connect(tmp_path / "r") as loaded:
+        assert loaded.q("[:find ?i . :where [_ :r/to ?a] [?a :db/ident ?i]]") == d.kw("z/x")
