@@ -66,6 +66,17 @@ def add_progress(parser: Parser) -> None:
     )
 
 
+def check_timeout(parser: Parser, given: argparse.Namespace) -> None:
+    """Raises unless --timeout, if it was given, is a time to wait."""
+    if given.timeout is not None and not given.timeout > 0:
+        parser.error("--timeout takes seconds above 0")
+
+
+def holds_database(path: Path) -> bool:
+    """Whether a directory holds a database: one is not made anew there."""
+    return (path / "data.mdb").exists()
+
+
 def existing(path: Path) -> Path:
     """The path when it is a directory.
 

@@ -342,7 +342,7 @@ def _one_form(name: str, rest: str, what: str) -> Any:
 
 
 def _number(name: str, rest: str, *, least: int) -> int:
-    if not rest.isdigit() or int(rest) < least:
+    if not (rest.isdecimal() and len(rest) < 19 and int(rest) >= least):
         raise UserError("shell/argument", f"{name} cannot be {rest!r}.", expected=f"a number from {least} on")
     return int(rest)
 

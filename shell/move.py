@@ -7,7 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shell.arguments import add_database, add_progress, command_parser, confirm, read_text, write_figures, write_out
+from shell.arguments import (
+    add_database,
+    add_progress,
+    command_parser,
+    confirm,
+    holds_database,
+    read_text,
+    write_figures,
+    write_out,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -45,7 +54,7 @@ cat changes.edn | datalog transact - --db people.db""",
     from datalog.render import json_text  # noqa: PLC0415 - the same
     from shell.reports import change_lines, report_figures  # noqa: PLC0415 - the same
 
-    fresh = not given.db.exists()
+    fresh = not holds_database(given.db)
     with datalog.connect(None if fresh and given.dry_run else given.db) as conn:
         report = conn.db().with_(text) if given.dry_run else conn.transact(text)
         if fresh and not given.dry_run:
@@ -91,7 +100,7 @@ def _import(arguments: list[str]) -> int:
             skip=given.skip,
         )
         bar("infer the types", 0, 0)
-        fresh = not given.db.exists()
+        fresh = not holds_database(given.db)
         with datalog.connect(None if fresh else given.db, read_only=not fresh) as conn:
             # a database that is not there yet is made only when it is to be written to
             plan = plan_import(conn.db(), source, types=types, key=given.key)
