@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 import datalog as d
 from datalog import aio
+from store.transactor import find_open
 
 pytest_plugins = ["pytester"]
 SCHEMA = {":n": {":db/valueType": ":db.type/long", ":db/unique": ":db.unique/identity"}}
@@ -73,6 +75,29 @@ def test_cancelling_stops_the_query() -> None:
             await left
 
     asyncio.run(program())
+
+
+def test_cancelling_while_opening(tmp_path: Path) -> None:
+    """A connection whose opener was cancelled is closed once it is open."""
+    opened: list[d.Connection] = []
+
+    def slowly() -> d.Connection:
+        time.sleep(0.2)
+        opened.append(d.connect(tmp_path / "db"))
+        return opened[0]
+
+    async def program() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await aio.AsyncConnection(slowly, 1)
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            if opened and find_open(tmp_path / "db") is None:
+                break
+
+    asyncio.run(program())
+    assert len(opened) == 1
+    assert find_open(tmp_path / "db") is None
 
 
 @dataclass
