@@ -186,8 +186,8 @@ def _export(arguments: list[str]) -> int:
     with d.connect(given.db, read_only=True) as conn, conn.db() as db, paused_gc():
         stored = fetch(db, keymap)
         # what a process that has the memory alone, or was killed, has saved and not taken to the database yet
-        known = ":memory.state/applied" in conn.schema
-        applied = (conn.q("[:find ?n . :where [_ :memory.state/applied ?n]]") or 0) if known else 0
+        known = ":memory.state/applied" in db.schema  # of the same moment as the facts: it goes on while we read
+        applied = (db.q("[:find ?n . :where [_ :memory.state/applied ?n]]") or 0) if known else 0
         saved = {key: entry for n, key, entry in ahead if n > applied}
         # in the order in which the keys came
         there = [(k, s) for k, s in sorted(stored.items(), key=_by_eid) if not s.state.deleted and k not in saved]
