@@ -78,8 +78,13 @@ def read_file(path: Path, what: str = "The file") -> bytes:
         raise UserError("file/read", f"{what} {path} cannot be read: {e}.", hint="write or fetch the file again") from e
 
 
-def decoded(raw: bytes, path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file's bytes; a byte order mark at the beginning is left out.
+def decoded(
+    raw: bytes,
+    where: Path | str,
+    encoding: str = "utf-8",
+    hint: str = "name its encoding, for example --encoding latin-1, or write it as UTF-8",
+) -> str:
+    """The text of bytes; a byte order mark at the beginning is left out. `where` they are from is for the error.
 
     Raises:
         UserError: `file/encoding`, with the byte and the line.
@@ -90,8 +95,8 @@ def decoded(raw: bytes, path: Path, encoding: str = "utf-8") -> str:
         line = raw.count(b"\n", 0, e.start) + 1
         raise UserError(
             "file/encoding",
-            f"{path} is not {encoding}: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
-            hint="name its encoding, for example --encoding latin-1, or write it as UTF-8",
+            f"{where} is not {encoding}: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
+            hint=hint,
             data={"byte": e.start, "line": line},
         ) from e
     except (LookupError, ValueError) as e:

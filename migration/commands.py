@@ -31,6 +31,7 @@ from migration.memory_model import uses_database
 from migration.record_keeper import stage_file
 from migration.source import read_memory, write_memory
 from migration.stages import StageRecord
+from migration.subcommands import overview
 from migration.verify import verify
 from store.errors import KeyMapError, StoreLocked, UserError
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLE", "run"]
 
 FOUND: Final = 1
-USER: Final = 2
 #: the memory of the examples; `examples/memory.edn` is a copy of it
 EXAMPLE: Final = Path(__file__).parent / "data" / "memory.edn"
 
@@ -57,19 +57,9 @@ def run(command: str, arguments: list[str]) -> int:
     if first in STAGED:
         return run_staged(first, arguments[1:], _keymap, Bar)
     known = {**{name: text for name, (_, text) in _MEMORY.items()}, **STAGED}
-    lines = "\n".join(f"  {name:<9}{text}" for name, text in known.items())
-    parser = argparse.ArgumentParser(
-        prog="datalog memory",
-        usage="datalog memory COMMAND ...",
-        description=f"Moves an EDN memory file into a database, and proves that nothing was lost.\n\ncommands:\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    return overview(
+        "memory", "Moves an EDN memory file into a database, and proves that nothing was lost.", known, arguments
     )
-    parser.add_argument("command", choices=list(known), metavar="COMMAND", help=argparse.SUPPRESS)
-    if first is None:
-        parser.print_help()
-        return USER
-    parser.parse_args(arguments)
-    return 0
 
 
 def _parser(name: str, description: str, *, file: bool) -> argparse.ArgumentParser:

@@ -53,6 +53,16 @@ def add_database(parser: Parser) -> None:
     parser.add_argument("--db", required=True, type=Path, metavar="PATH", help="the database's directory")
 
 
+def add_path(parser: Parser) -> None:
+    """The argument PATH."""
+    parser.add_argument("path", type=Path, help="the database's directory")
+
+
+def add_json(parser: Parser, what: str = "print the figures as JSON") -> None:
+    """The option --json."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
 def add_formats(parser: Parser) -> None:
     """The options --format and --json."""
     parser.add_argument("--format", "--mode", choices=FORMATS, default=None, help="of the answer; default: table")
@@ -92,21 +102,15 @@ def read_text(name: str, what: str) -> str:
     """The text of a file, or of standard input for "-"; a byte order mark at its beginning is left out.
 
     Raises:
-        UserError: `cli/file` when it cannot be read, `cli/encoding` when it is not UTF-8, with the place.
+        UserError: `cli/file` when it cannot be read, `file/encoding` when it is not UTF-8, with the place.
     """
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as e:
         raise UserError("cli/file", f"{what} {name} cannot be read: {e.strerror}.", hint="check the path") from e
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = raw.count(b"\n", 0, e.start) + 1
-        raise UserError(
-            "cli/encoding",
-            f"{what} {name} is not UTF-8: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
-            hint="write the file as UTF-8, for example with iconv -f latin1 -t utf-8",
-        ) from e
+    from exchange.files import decoded  # noqa: PLC0415 - for those that read
+
+    return decoded(raw, f"{what} {name}", hint="write it as UTF-8, for example with iconv -f latin1 -t utf-8")
 
 
 def confirm(question: str, *, yes: bool) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shell.arguments import (
     add_database,
     add_formats,
+    add_json,
     check_timeout,
     command_parser,
     read_text,
@@ -114,7 +115,7 @@ pull '[:person/name {:person/friend [:person/name]}]' '[:person/email "ada@x.org
     parser.add_argument("pattern", help="the pull pattern, EDN text")
     parser.add_argument("entity", nargs="+", help="entity ids, idents or lookup refs, each one EDN form")
     add_database(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of EDN")
+    add_json(parser, "print JSON instead of EDN")
     given = parser.parse_intermixed_args(arguments)
 
     import datalog  # noqa: PLC0415 - as above
@@ -147,7 +148,7 @@ explain '[:find ?n :where [?p :person/name ?n]]' --db people.db --format dot | d
     _query_options(parser)
     parser.add_argument("--analyze", action="store_true", help="run it, too, and show the rows found")
     parser.add_argument("--format", choices=PLAN_FORMATS, default="text", help="default: text")
-    parser.add_argument("--json", action="store_true", help="the steps as JSON")
+    add_json(parser, "the steps as JSON")
     given = parser.parse_intermixed_args(arguments)
     text, inputs = _query(parser, given)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from datalog.pictures import PLAN_FORMATS, is_many, key_name, plan_picture, type_name
+from datalog.pictures import ATTRIBUTE_HEADS, PLAN_FORMATS, attribute_rows, plan_picture, type_name
 from datalog.render import MODES, edn_text, text_table
 from shell.arguments import figures_text, read_text
 from shell.describe import schema_text
@@ -157,15 +157,9 @@ def _schema(session: Session, rest: str) -> None:
 
 
 def _attrs(session: Session, rest: str) -> None:
-    db = session.conn.db()
-    counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
-    rows = [
-        [ident, type_name(p), "many" if is_many(p) else "one", key_name(p), f"{counts.get(ident, 0):,}"]
-        for ident, p in sorted(db.schema.items())
-        if rest in ident
-    ]
-    heads = ["attribute", "type", "values", "unique", "facts"]
-    session.page(text_table(heads, rows, [h == "facts" for h in heads], session.terminal.width()))
+    rows = sorted(cells[:-1] for cells in attribute_rows(session.conn.db()) if rest in cells[0])
+    heads = ATTRIBUTE_HEADS[:-1]
+    session.page(text_table(heads, rows, [h == "datoms" for h in heads], session.terminal.width()))
 
 
 def _entity(session: Session, rest: str) -> None:

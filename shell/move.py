@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shell.arguments import (
     add_database,
+    add_json,
     add_progress,
     command_parser,
     confirm,
@@ -44,7 +45,7 @@ cat changes.edn | datalog transact - --db people.db""",
     parser.add_argument("--file", metavar="FILE", help="read it from a file")
     add_database(parser)
     parser.add_argument("--dry-run", action="store_true", help="check it and say what would change; write nothing")
-    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    add_json(parser, "the report as JSON")
     given = parser.parse_args(arguments)
     if (given.data is None) == (given.file is None):
         parser.error("give the data, or --file")
@@ -159,7 +160,7 @@ import prices.parquet --db prices.db --yes --json""",
     parser.add_argument("--delimiter", metavar="CHAR", help="of a CSV file; default: the most frequent of , ; tab |")
     parser.add_argument("--yes", action="store_true", help="apply the schema without asking")
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the schema; write nothing")
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    add_json(parser, "the figures as JSON")
     add_progress(parser)
     return parser
 
@@ -209,7 +210,7 @@ export - --ns person --format ndjson --db people.db | gzip > people.ndjson.gz"""
         choices=("csv", "json", "ndjson", "edn", "markdown", "parquet", "arrow"),
         help="default: by the file's name, csv on standard output",
     )
-    parser.add_argument("--json", action="store_true", help="print figures as JSON")
+    add_json(parser, "print figures as JSON")
     add_progress(parser)
     given = parser.parse_intermixed_args(arguments)
     if bool(given.query) == (given.ns is not None):

@@ -114,7 +114,7 @@ def test_import_asks_at_a_terminal(answer, made):
         (["transact", "--db", "db"], "give the data, or --file"),
         (["transact", '[{:t/age "x"}]', "--db", "db"], "wrong-type"),
         (["transact", "--file", "none.edn", "--db", "db"], "No such file"),
-        (["transact", "--file", "latin.edn", "--db", "db"], "is not UTF-8: byte 3"),
+        (["transact", "--file", "latin.edn", "--db", "db"], "is not utf-8: byte 3"),
         (["pull", "[*]", "--db", "db"], "entity"),
         (["pull", "[*", "1", "--db", "db"], "EdnError"),
         (["explain", "--db", "db"], "the query is missing"),
