@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -73,10 +74,12 @@ class Block(NamedTuple):
 
 
 def pack(value: Any) -> Any:
-    """The value with what EDN cannot write tagged: bytes as #datalog/bytes "base64"; the exact inverse of `unpack`."""
+    """The value with what EDN cannot write tagged: #datalog/bytes "base64", #datalog/keyword ":a b"; the inverse of `unpack`."""
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind in _NAMES:
+        return value if _reads_back(value) else Tagged(_NAMES[kind], str(value))
     if isinstance(value, bytes):
         return Tagged(_BYTES, b64encode(value).decode("ascii"))
     if isinstance(value, Tagged):
@@ -90,9 +93,12 @@ def pack(value: Any) -> Any:
 def unpack(value: Any) -> Any:
     """The value that `pack` was given."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind in _NAMES:
         return value
     if isinstance(value, Tagged):
+        for made, tag in _NAMES.items():
+            if value.tag == tag:
+                return made(value.value)
         if value.tag == _BYTES:
             return b64decode(value.value, validate=True)
         if value.tag == _QUOTED:
@@ -101,7 +107,18 @@ def unpack(value: Any) -> Any:
     return _mapped(value, unpack)
 
 
-_PLAIN: Final = frozenset((str, int, float, bool, type(None), Keyword, Symbol))
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
+_NAMES: Final[dict[type, Symbol]] = {Keyword: Symbol("datalog/keyword"), Symbol: Symbol("datalog/symbol")}
+
+
+@lru_cache(maxsize=4096)
+def _reads_back(name: Keyword | Symbol) -> bool:
+    """Whether EDN has a form for a name: Python may make one of any text."""
+    try:
+        write_edn(name)
+    except EdnError:
+        return False
+    return True
 
 
 def _mapped(value: Any, f: Callable[[Any], Any]) -> Any:

@@ -300,3 +300,16 @@ def test_references_to_undeclared_attributes(tmp_path):
     load_dump(tmp_path / "r.dump", tmp_path / "r")
     with d.connect(tmp_path / "r") as loaded:
         assert loaded.q("[:find ?i . :where [_ :r/to ?a] [?a :db/ident ?i]]") == d.kw("z/x")
+
+
+@pytest.mark.parametrize(
+    "value", [d.kw("a b/c"), d.kw("a("), d.Symbol("x y"), d.Symbol("1"), d.Vector([d.kw("a b"), 1])]
+)
+def test_names_that_edn_cannot_write(tmp_path, value):
+    """Keywords and symbols that Python made of any text are in the dump, and come back."""
+    with d.connect(None, strict=False) as conn:
+        conn.transact([[":db/add", 1, ":v", value]])
+        dumped(conn.db(), tmp_path / "n.dump")
+    load_dump(tmp_path / "n.dump", tmp_path / "n")
+    with d.connect(tmp_path / "n") as loaded:
+        assert strict_equal(loaded.q("[:find ?v . :where [1 :v ?v]]"), value)
