@@ -29,6 +29,7 @@ from migration.keymap import KeyMap, builtin
 from migration.memory_commands import STAGED, ask, run_staged
 from migration.memory_model import uses_database
 from migration.record_keeper import stage_file
+from migration.rules import KEY
 from migration.source import read_memory, write_memory
 from migration.stages import StageRecord
 from migration.subcommands import overview
@@ -128,6 +129,14 @@ def _check_unstaged(conn: d.Connection, keymap: KeyMap) -> None:
         )
 
 
+def _check_memory(db: d.Db, path: Path) -> None:
+    """Raises `memory/none` when no memory was ever brought into a database."""
+    if KEY not in db.schema:
+        raise UserError(
+            "memory/none", f"{path} holds no memory.", hint="`datalog memory import` brings one in; is it this one?"
+        )
+
+
 def _verify(arguments: list[str]) -> int:
     parser = _parser(
         "verify", "Compares every key of a memory file with a database. Exit code 1: they differ.", file=True
@@ -149,6 +158,7 @@ def _verify(arguments: list[str]) -> int:
         bar("read the file", 0, 0)
         memory = read_memory(given.file)
         with d.connect(given.db, read_only=True) as conn, conn.db() as db:
+            _check_memory(db, given.db)
             outcome = verify(db, keymap, memory, progress=bar)
     print(report.as_json(outcome.as_dict()) if given.json else report.verification_text(outcome))
     return 0 if outcome.equal else FOUND
@@ -174,6 +184,7 @@ def _export(arguments: list[str]) -> int:
     keymap = _keymap(given.keymap)
     ahead = saves_ahead(given.db) if given.db.is_dir() else []
     with d.connect(given.db, read_only=True) as conn, conn.db() as db, paused_gc():
+        _check_memory(db, given.db)
         stored = fetch(db, keymap)
         # what a process that has the memory alone, or was killed, has saved and not taken to the database yet
         known = ":memory.state/applied" in db.schema  # of the same moment as the facts: it goes on while we read
