@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["decoded", "open_file", "read_file", "whole_file"]
+__all__ = ["decoded", "open_file", "read_file", "sync_path", "whole_file"]
 
 
 @contextlib.contextmanager
@@ -51,10 +51,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # noqa: PTH101 - what open() would have made
         os.replace(name, path)  # noqa: PTH105 - the name is text
+        sync_path(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108 - the same
         raise
+
+
+def sync_path(path: Path) -> None:
+    """Makes the content of a file, or the names in a directory, reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_file(path: Path, what: str = "The file") -> BinaryIO:

@@ -313,3 +313,18 @@ def test_names_that_edn_cannot_write(tmp_path, value):
     load_dump(tmp_path / "n.dump", tmp_path / "n")
     with d.connect(tmp_path / "n") as loaded:
         assert strict_equal(loaded.q("[:find ?v . :where [1 :v ?v]]"), value)
+
+
+def test_copies_and_files_are_on_the_disk(tmp_path, monkeypatch):
+    """A copy is synced, with the directory that names it, before it is said to be there; so is a file written whole."""
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), fsync(handle))[1])
+    with d.connect(tmp_path / "db") as conn:
+        conn.transact([{":a": 1}])
+    copy_database(tmp_path / "db", tmp_path / "copy")
+    assert {p.stat().st_ino for p in (tmp_path / "copy" / "data.mdb", tmp_path / "copy", tmp_path)} <= set(synced)
+    synced.clear()
+    with whole_file(tmp_path / "file") as out:
+        out.write(b"x")
+    assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]

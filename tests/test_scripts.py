@@ -645,3 +645,13 @@ def test_one_of_values_that_python_thinks_equal() -> None:
     """Of decimals of several scales one is kept, and the others go."""
     report = ValueReport(":a", "one")
     assert pick([(1, Decimal("1.0"), 5), (1, Decimal("1.00"), 6)], "latest", report) == [(1, Decimal("1.0"))]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_script(tmp_path: Path) -> None:
+    """Scripts of either kind may begin with one; the checksum is that of the text."""
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    for folder, mark in ((plain, b""), (marked, b"\xef\xbb\xbf")):
+        folder.mkdir()
+        (folder / "0001_a.edn").write_bytes(mark + b'{:doc "x" :up []}')
+        (folder / "0002_b.py").write_bytes(mark + b"def up(conn):\n    pass\n")
+    assert [s.checksum for s in read_folder(marked)] == [s.checksum for s in read_folder(plain)]
