@@ -3,7 +3,8 @@
     rows of a query                -> csv, json, ndjson, edn, markdown, parquet, arrow
     entities of a namespace        -> the same, a column for each attribute; several values as an EDN vector (CSV) or an array
 
-What is exported as EDN or NDJSON imports again as it was; CSV and JSON do where types are given.
+What is exported as EDN or NDJSON imports again as it was; CSV and JSON do where types are given, but for empty strings in
+CSV: an empty field is no fact.
 """
 
 from __future__ import annotations
