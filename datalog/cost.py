@@ -115,14 +115,22 @@ class Sizes:
             rows = self._range_rows(scan, snapshot, aid, total)
         if scan.entity is not None and not isinstance(scan.entity, Var):
             rows = min(rows, max(1.0, total / max(entities, 1.0)) if scan.many else 1.0)
+        has_value = isinstance(scan.value, Var) and scan.value.name in scan.variables
+        has_entity = isinstance(scan.entity, Var) and scan.entity.name in scan.variables
+        if len(scan.variables) == has_value + has_entity:  # what nobody asks for makes no rows of its own
+            if not has_entity and (scan.entity is None or isinstance(scan.entity, Var)):
+                rows = min(rows, values if has_value else 1.0)
+            if not has_value and (scan.value is None or isinstance(scan.value, Var)):
+                rows = min(rows, entities if has_entity else 1.0)
         rows = max(rows, 0.1)
         distinct = dict.fromkeys(scan.variables, rows)
-        if isinstance(scan.value, Var):
+        if isinstance(scan.value, Var) and has_value:
             distinct[scan.value.name] = domain = Domain(values)
-            domain.column, domain.skew = (scan.source, aid), skew
-            if scan.entity is None or isinstance(scan.entity, Var):
+            domain.column = (scan.source, aid)
+            if has_entity:  # else each value is there once
+                domain.skew = skew
                 domain.count = self._counter(scan, snapshot, aid)
-        if isinstance(scan.entity, Var):
+        if isinstance(scan.entity, Var) and has_entity:
             distinct[scan.entity.name] = domain = Domain(max(1.0, entities))
             if isinstance(scan.value, Const) and rows <= _MOST_KNOWN:
                 domain.known = self._holders(scan, snapshot, aid)

@@ -81,11 +81,14 @@ def hops_of(run: Run, node: Closure, kind: Kind) -> list[Places] | None:
 def reach(run: Run, hops: list[Places], start: int) -> Array | None:
     """The distinct nodes reached from a node by one step or more; None when they lie too far apart for a bitmap."""
     charge = run.charge(2)
-    few = [(p.low, memoryview(p.starts), memoryview(p.others), len(p.starts) - 1) for p in hops]  # type: ignore[arg-type]
+    few = [(p, p.low, memoryview(p.starts), memoryview(p.others), len(p.starts) - 1) for p in hops]  # type: ignore[arg-type]
     seen: set[int] = set()
     frontier: list[int] = [start]
     while frontier and len(frontier) <= _FEW:
-        for low, starts, others, span in few:
+        for places, low, starts, others, span in few:
+            if places.each_once:
+                frontier = [others[node - low] for node in frontier if 0 <= node - low < span]
+                continue
             following: list[int] = []
             for node in frontier:
                 at = node - low
@@ -128,6 +131,9 @@ def _follow(hop: Places, nodes: Array, charge: Callable[[int], None]) -> Array:
     span = len(hop.starts) - 1
     if at.size and (int(at.min()) < 0 or int(at.max()) >= span):
         at = at[(at >= 0) & (at < span)]
+    if hop.each_once:
+        charge(at.size)
+        return hop.others[at]
     first: Any = hop.starts[at]
     count = hop.starts[at + 1] - first
     charge(int(count.sum()))

@@ -6,7 +6,7 @@ distinct counts come from cost.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalog.ast import BindCollection, BindTuple
 from datalog.cost import SELECTIVITY, Size, State, joined
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
 _REDUCERS = ("filter", "not")
 _MOST_STARTS = 8  # first atoms tried
+_MOST_LOOKS = 2_000  # estimates of a search through all orders: some 10 ms
+_CLEARLY = 0.8  # estimates are what they are: an order that is hardly cheaper is no reason to leave the other
 _STAR_WORK = 0.25  # of a probe: a star alone is filled by gathering whole columns, in order
+
+
+class _Reached(NamedTuple):
+    """The cheapest way found to have run a set of atoms: what it costs, what it gives, its order."""
+
+    cost: float
+    rows: float
+    distinct: dict[str, float]
+    order: list[Atom]
 
 
 class JoinOrder:
@@ -51,7 +62,50 @@ class JoinOrder:
             if best is None or cost < best[0]:
                 best = cost, order
         assert best is not None
-        return self.with_late_lookups(best[1], start) if len(best[1]) > 3 else best[1]
+        order = self.with_late_lookups(best[1], start) if len(best[1]) > 3 else best[1]
+        return self.cheapest(atoms, start, order) if len(makers) > 2 else order
+
+    def cheapest(self, atoms: list[Atom], start: State, found: list[Atom]) -> list[Atom]:
+        """The cheapest of all orders where it is clearly cheaper than the one found, else that one.
+
+        Dynamic programming over sets of atoms, as System R does it: of all orders of a set only the cheapest is gone on from. A
+        set that costs as much as the whole order found is dropped, so that little is looked at where greed did well. Steps
+        that share no variable with what is bound are left to those sets that have no others.
+        """
+        units = [a for a in atoms if a.kind not in _REDUCERS]
+        bits = {id(a): 1 << i for i, a in enumerate(units)}
+        sets = [(a, bits[id(a)]) for a in units] + [(s, sum(bits[id(p)] for p in s.parts)) for s in self.stars(atoms)]
+        most = self.cost_of(found, start) * _CLEARLY
+        first = _Reached(0.0, start.rows, dict(start.distinct), [])
+        by_size: list[dict[int, _Reached]] = [{} for _ in range(len(units) + 1)]
+        by_size[0][0] = self.reduced(first, atoms)
+        looks = 0
+        for done in by_size[:-1]:
+            for mask, here in done.items():
+                state = State(rows=here.rows, distinct=here.distinct)
+                able = [(a, b) for a, b in sets if not b & mask and a.needs <= here.distinct.keys()]
+                joined_ones = [(a, b) for a, b in able if not a.seen.isdisjoint(here.distinct)]
+                for atom, bit in joined_ones or able:
+                    looks += 1
+                    if looks > _MOST_LOOKS:
+                        return found
+                    work, rows, distinct = self.estimate(atom, state)
+                    cost = here.cost + work + rows
+                    following = by_size[(mask | bit).bit_count()]
+                    known = following.get(mask | bit)
+                    if cost < most and (known is None or cost < known.cost):
+                        reached = _Reached(cost, rows, distinct, [*here.order, atom])
+                        following[mask | bit] = self.reduced(reached, atoms)
+        whole = by_size[-1].get((1 << len(units)) - 1)
+        return found if whole is None else whole.order
+
+    def reduced(self, here: _Reached, atoms: list[Atom]) -> _Reached:
+        """The same after the filters and anti-joins that can run now."""
+        for atom in atoms:
+            if atom.kind in _REDUCERS and atom.needs <= here.distinct.keys() and atom not in here.order:
+                work, rows, distinct = self.estimate(atom, State(rows=here.rows, distinct=here.distinct))
+                here = _Reached(here.cost + work + rows, rows, distinct, [*here.order, atom])
+        return here
 
     def with_late_lookups(self, order: list[Atom], start: State) -> list[Atom]:
         """The order with patterns that only fetch a value for the answer put last, where that costs less.

@@ -7,10 +7,11 @@ How a conjunction is planned: lower.py makes atoms of its clauses, then they go 
 1. `in_fixed_order`: where two atoms cost the same, the plan does not depend on who was written first;
 2. `expand_rules`: non-recursive rules are inlined, a rule with one branch into the conjunction itself; then order again;
 3. `push_ranges`: comparisons with a constant or input move into the scan of their variable as a range;
-4. `settle_nested`: what each `not`, `or` and recursive rule needs from outside, and that something binds it;
-5. `arrange` (joinorder.py): filters and anti-joins as soon as their variables are bound, then the atom that gives the
-   fewest rows for the least work; every atom is tried as the first, the cheapest whole order wins.
-Last, `build` makes nodes of the order; columns that nothing later needs are dropped where they arise.
+4. `once_each`: a pattern that is there twice is asked once;
+5. `settle_nested`: what each `not`, `or` and recursive rule needs from outside, and that something binds it.
+Then `without_lone` takes away variables that nobody asks for, `arrange` (joinorder.py) finds the cheapest order, and `build`
+makes nodes of it: columns that nothing later needs are dropped where they arise, and repeated rows with them where that
+leaves few.
 
 `or`, `not` and rules that cannot (or should not) be evaluated on their own start from the distinct bindings of what stands
 before them: that subplan is `Shared`, so it runs once and feeds both sides of the join.
@@ -20,6 +21,7 @@ Recursive rules become one Fixpoint for a call (program.py); what `find` makes o
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from datalog.ast import (
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
     from datalog.rules import RuleSet
 
 _MOST_INLINED = 400  # uses of rules in one plan; beyond it a rule is evaluated once and shared
+_WORTH_THINNING = 2_000.0  # rows: below it repeated ones are cheaper carried along than looked for
+_THINNER = 4.0  # times fewer rows without the repeated ones, by the estimates
 _SEED_SHARE = 0.05  # of the base rows: up to so many bindings restrict a recursive rule
 
 
@@ -215,6 +219,8 @@ class Planner(JoinOrder):
         ordered = list(atoms)
         for one_pass in PASSES:
             ordered = one_pass(self, ordered, start)
+        ordered = self.once_each(self.without_lone(ordered, start, keep), start)
+        ordered = self.arrange(ordered, start)
         return self.build(ordered, start, keep)
 
     def in_fixed_order(self, atoms: list[Atom], start: State) -> list[Atom]:  # noqa: ARG002 - a pass
@@ -299,6 +305,38 @@ class Planner(JoinOrder):
             if missing:
                 raise unbound_error(missing, sorted(given), atom)
         return atoms
+
+    def once_each(self, atoms: list[Atom], start: State) -> list[Atom]:  # noqa: ARG002 - a pass
+        """The atoms without patterns that say what another one says."""
+        known: set[str] = set()
+        found: list[Atom] = []
+        for atom in atoms:
+            if isinstance(atom.node, Scan):
+                said = repr(same_node(atom.node, label="", at=(0, 0)))
+                if said in known:
+                    continue
+                known.add(said)
+            found.append(atom)
+        return found
+
+    def without_lone(self, atoms: list[Atom], start: State, keep: frozenset[str]) -> list[Atom]:
+        """Patterns without those variables that are nowhere else: they say that there is something, not what.
+
+        So such a pattern does not multiply the rows it is joined with (a semi-join), and its size is that of what is left.
+        """
+        named = Counter(name for atom in atoms for name in atom.seen)
+        elsewhere = keep.union(start.distinct)
+        found: list[Atom] = []
+        for atom in atoms:
+            node = atom.node
+            lone = frozenset(v for v in atom.gives if named[v] == 1 and v not in elsewhere)
+            if lone and isinstance(node, Scan) and isinstance(node.attribute, int):
+                places = ("entity", "tx", "added") if node.bounds else ("entity", "value", "tx", "added")
+                blank = {p: None for p in places if isinstance(t := getattr(node, p), Var) and t.name in lone}
+                left = tuple(v for v in node.variables if v not in lone)
+                atom = replace(atom, node=same_node(node, variables=left, **blank), gives=atom.gives - lone)  # noqa: PLW2901
+            found.append(atom)
+        return found
 
     def settle_not(self, atom: Atom, given: frozenset[str]) -> None:
         """What a `not` shares with its surroundings must be bound there before it runs."""
@@ -397,14 +435,29 @@ class Planner(JoinOrder):
             later.append(later[-1] | atom.seen)
         later.reverse()
         state = start
-        for atom, needed in zip(order, later[1:], strict=True):
+        for i, (atom, needed) in enumerate(zip(order, later[1:], strict=True), 1):
+            before = state
             state = self.step(state, atom, needed)
+            if i < len(order):
+                state = self.thinned(state, atom.gives.union(before.node.variables))
         if start is state and set(state.distinct) - keep:
             variables = tuple(v for v in state.node.variables if v in keep)
             state = State(
                 Project(variables, state.rows, state.node, distinct=False), state.rows, state.distinct, state.volatile
             )
         return state
+
+    def thinned(self, state: State, before: frozenset[str]) -> State:
+        """The distinct rows of a state, where the variables that are dropped now leave few of them."""
+        if before <= set(state.node.variables) or state.rows < _WORTH_THINNING:
+            return state
+        rows = 1.0
+        for name in state.node.variables:
+            rows *= state.distinct.get(name, 1.0)
+        if rows * _THINNER > state.rows:
+            return state
+        node = Project(state.node.variables, rows, state.node, distinct=True)
+        return State(node, rows, state.distinct, state.volatile)
 
     def step(self, state: State, atom: Atom, needed: frozenset[str]) -> State:
         """The state after one atom."""
@@ -420,6 +473,7 @@ class Planner(JoinOrder):
         if atom.kind == "star":
             keep = atom.gives & (needed | set(state.node.variables))
             inner = self.build(self.greedy(list(atom.parts), State(), None)[1], State(), keep)
+            inner = self.thinned(inner, atom.gives)
             return self.join_node(state, inner.node, needed, rows, distinct)
         if atom.kind == "extend":
             return self.extend(state, atom, needed, rows, distinct)
@@ -639,12 +693,12 @@ def _text_of(atom: Atom) -> tuple[str, str]:
     return atom.kind, repr(atom.node) if atom.node is not None else repr(atom.call)
 
 
-#: what a conjunction goes through before nodes are made of it, in this order
+#: what a conjunction goes through before it is arranged, in this order
 PASSES: Final[tuple[Callable[[Planner, list[Atom], State], list[Atom]], ...]] = (
     Planner.in_fixed_order,
     Planner.expand_rules,
     Planner.in_fixed_order,
     Planner.push_ranges,
+    Planner.once_each,
     Planner.settle_nested,
-    Planner.arrange,
 )

@@ -150,10 +150,12 @@ class Program:
             wanted = self.derived(self.wanted(asked), bound_head, self.rules.text, (-1, -1), len(bound_head))
             body.append(wanted)
             start = State(wanted.node, 20.0, {v.name: 20.0 for v in bound_head}, volatile=True)
-        atoms = planner.push_ranges(atoms, start)
+        atoms = planner.in_fixed_order(planner.push_ranges(atoms, start), start)
         planner.settle_nested(atoms, start)
         bound = {v.name for v in bound_head}
-        for atom in planner.arrange(atoms, start):
+        # the order says what is bound when a call is asked; how the patterns are joined is seen to when the body is planned
+        ordered = [part for atom in planner.arrange(atoms, start) for part in atom.parts or (atom,)]
+        for atom in ordered:
             body.append(self.ask(atom, bound, body, everything="b" in pattern) if self.is_recursive(atom) else atom)
             bound |= atom.gives
         self.bodies.append((self.symbol(asked), tuple(Var(h) for h in head), body))

@@ -448,7 +448,11 @@ def _by_value(run: Run, left: Relation, scan: Scan, view: SourceView, attribute:
     tx = scan.tx is not None
     charge = run.charge(3)
     snapshot = view.snapshot
-    if wanted.size * _FEW < snapshot.count(attribute.aid) or wanted.size < 64:
+    few = wanted.size * _FEW < snapshot.count(attribute.aid) or wanted.size < 64
+    if wanted.size > 1 and _only_exists(scan):
+        held = _held_by_somebody(snapshot, attribute.aid, wanted, few=few)
+        return held if places is None else places[held], {}, frozenset()
+    if few:
         rows, e, *rest = snapshot.lookup(attribute.aid, wanted, tx=tx)
         tx_codes = rest[0] if rest else None
         charge(rows.size)
@@ -462,6 +466,22 @@ def _by_value(run: Run, left: Relation, scan: Scan, view: SourceView, attribute:
     return _finish(
         run, left, scan, view, rows, mask, Column(e, Kind.LONG), tx_codes, "entity", single=attribute.unique is not None
     )
+
+
+def _held_by_somebody(snapshot: Any, aid: int, wanted: Array, *, few: bool) -> Rows:
+    """The rows of `wanted` whose value some entity has; nobody asks which, so each value is looked up once."""
+    if not few:
+        return np.flatnonzero(kernels.member(wanted, snapshot.columns(aid, "avet").v))
+    unique, position = kernels.inverse(wanted)
+    there = np.zeros(unique.size, dtype=np.bool_)
+    there[snapshot.lookup(aid, unique, tx=False)[0]] = True
+    return np.flatnonzero(there[position])
+
+
+def _only_exists(scan: Scan) -> bool:
+    """Whether a pattern whose value is bound says nothing but that somebody has the value."""
+    adds = isinstance(scan.entity, Var) and scan.entity.name in scan.variables
+    return not adds and scan.tx is None and scan.added is None and not scan.bounds
 
 
 def _codes_for(run: Run, view: SourceView, column: Column, attribute: Any) -> tuple[Array, Rows | None]:

@@ -336,27 +336,27 @@ class Dictionary:
                 raise corrupt(block_key(int(codes[values.index(_MISSING)])))
             return values
         distinct = np.sort(codes)
-        distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))]
-        found = self._decode_sorted(distinct.tolist())
+        distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))].tolist()
+        found = dict(zip(distinct, self._decode_sorted(distinct), strict=True))
         return list(map(found.__getitem__, codes.tolist()))
 
-    def _decode_sorted(self, distinct: list[int]) -> dict[int, Any]:
-        """Values by code; a block is found once for all of its codes that are wanted."""
-        found: dict[int, Any] = {}
-        at = 0
-        while at < len(distinct):
+    def _decode_sorted(self, distinct: list[int]) -> list[Any]:
+        """The values of ascending codes; a block is found once for all of its codes that are wanted."""
+        values: list[Any] = []
+        at, n = 0, len(distinct)
+        while at < n:
             block, place = self._find_place(distinct[at])
             if not block.is_dense:
-                found[distinct[at]] = block.value(place)
+                values.append(block.value(place))
                 at += 1
                 continue
-            end = bisect_left(distinct, block.first + block.n, at)
-            first, made, make = block.first, block.made, block.value
-            for code in distinct[at:end]:
-                value = made[code - first]
-                found[code] = make(code - first) if value is _MISSING else value
-            at = end
-        return found
+            start, first, made = at, block.first, block.made
+            at = bisect_left(distinct, first + block.n, at)
+            part = [made[code - first] for code in distinct[start:at]]
+            if _MISSING in part:
+                part = [block.value(code - first) for code in distinct[start:at]]
+            values += part
+        return values
 
     def _fill(self, table: list[Any], low: int, high: int) -> None:
         """Puts the values of the codes low..high into a table; codes that were never given a value are left alone."""

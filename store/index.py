@@ -131,7 +131,7 @@ def unpack_stats(data: bytes, key: bytes) -> tuple[int, int]:
 class Base:
     """The segments as of one LMDB read transaction; immutable, shared by the snapshots of its generation."""
 
-    __slots__ = ("__weakref__", "_bytes", "_directories", "_segments", "_stats", "_verified", "max_k1", "meta", "txn")
+    __slots__ = ("__weakref__", "_bytes", "_directories", "_segments", "_stats", "_verified", "meta", "txn")
 
     def __init__(self, txn: ReadTxn, meta: Meta) -> None:
         self.txn = txn
@@ -143,11 +143,6 @@ class Base:
         self._verified: set[bytes] = set()  # segments whose checksum a scan of this process has verified
         for key, data in txn.items(b"S"):
             self._stats[_U4.unpack(key[1:])[0]] = unpack_stats(data, key)
-        self.max_k1 = self._find_max_k1()
-
-    def _find_max_k1(self) -> int:
-        directory = self.directory(EAVT)
-        return int(self.segment(EAVT, directory.keys[-1])[0][-1]) if directory.keys else -1
 
     def inherit(self, older: Base, touched: set[bytes]) -> None:
         """Takes over the decoded segments of the generation before that the merge did not touch."""

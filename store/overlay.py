@@ -70,11 +70,11 @@ class Overlay:
         n = len(out)
         for row in rows:
             out.append(row)
-            e = row[0]
-            try:
-                by_e[e].append(n)
-            except KeyError:
-                by_e[e] = [n]
+            places = by_e.get(row[0])
+            if places is None:
+                by_e[row[0]] = [n]
+            else:
+                places.append(n)
             n += 1
 
     def _catch_up(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
-from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX
+from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX, MAX_EID
 from store.dictionary import OverlayCodes
 from store.edn import Keyword, show_form
 from store.errors import QueryError, TransactionError
@@ -49,7 +49,8 @@ class Columns(NamedTuple):
 class Places(NamedTuple):
     """Where each key of a sorted column stands: keys k from `low` on are at starts[k - low] up to starts[k - low + 1].
 
-    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap.
+    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap. With `each_once` no key
+    from `low` on is left out or there twice: what k goes with is others[k - low].
     """
 
     low: int
@@ -57,6 +58,7 @@ class Places(NamedTuple):
     others: Codes
     least: int
     most: int
+    each_once: bool
 
 
 class Datoms(NamedTuple):
@@ -239,7 +241,8 @@ class Snapshot:
 
     def values(self, e: int, aid: int) -> list[int]:
         """The value codes of one entity and attribute."""
-        found = self._base.find(aevt(aid), e) if e << AID_BITS <= self._base.max_k1 else []
+        base = self._base
+        found = base.find(aevt(aid), e) if e <= base.meta.max_eid or e > MAX_EID else []
         for layer in self.layers:
             for row in layer.of_entity(e):
                 if row[1] == aid:
@@ -583,8 +586,10 @@ def _places(keys: Codes, others: Codes) -> Places | None:
     if high - low > _SPREAD * len(keys) + 1024:
         return None
     starts = np.zeros(high - low + 2, dtype=np.int64)
-    np.cumsum(np.bincount(keys - np.int64(low), minlength=high - low + 1), out=starts[1:])
-    return Places(low, starts, others, int(others.min()), int(others.max()))
+    counts = np.bincount(keys - np.int64(low), minlength=high - low + 1)
+    np.cumsum(counts, out=starts[1:])
+    each_once = len(counts) == len(keys) and bool(counts.all())
+    return Places(low, starts, others, int(others.min()), int(others.max()), each_once)
 
 
 def match(keys: Codes, wanted: Codes, *, unique: bool) -> tuple[Codes, Codes]:

@@ -139,3 +139,31 @@ def test_closures_see_each_transaction() -> None:
         conn.transact([[":db/retract", 30, ":to", 31], [":db/add", 5, ":to", 500]])
         assert len(d.q(CALLS[1], conn.db(), [], rules)) == 30
         assert len(d.q(CALLS[1], before, [], rules)) == 59
+
+
+@pytest.mark.parametrize("few", [0, 128])
+@pytest.mark.parametrize("kept", [60, 59])
+def test_hops_over_keys_that_are_there_once(few: int, kept: int) -> None:
+    """A table in which each key has one value is addressed directly; what lies outside of it leads nowhere."""
+    n = 60
+    before, hops._FEW = hops._FEW, few
+    try:
+        with d.connect(None, SCHEMA, sync=False) as conn:
+            people = list(range(1, n + 1))
+            papers = [n + 1 + (i * 7) % n for i in people]  # each paper once, in no order
+            conn.load(
+                {
+                    ":to": (people[:kept], papers[:kept]),
+                    ":via": (papers + papers, [i // 2 + 1 for i in people] + [i + 55 for i in people]),
+                }
+            )
+            for call in CALLS[1:4]:
+                for inputs in ([], [(1, 2)]):
+                    expected = set(d.q(call, conn.db(), inputs, FORMS["two steps"], engine="naive"))
+                    assert set(d.q(call, conn.db(), inputs, FORMS["two steps"])) == expected
+                    assert expected
+            places = conn.db().snapshot.places(conn.db().snapshot.schema.by_name()[":to"].aid, "aevt")
+            assert places is not None
+            assert places.each_once
+    finally:
+        hops._FEW = before
