@@ -104,13 +104,14 @@ def read_text(name: str, what: str) -> str:
     Raises:
         UserError: `cli/file` when it cannot be read, `file/encoding` when it is not UTF-8, with the place.
     """
+    where = f"{what} on standard input" if name == "-" else f"{what} {name}"
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as e:
-        raise UserError("cli/file", f"{what} {name} cannot be read: {e.strerror}.", hint="check the path") from e
+        raise UserError("cli/file", f"{where} cannot be read: {e.strerror}.", hint="check the path") from e
     from exchange.files import decoded  # noqa: PLC0415 - for those that read
 
-    return decoded(raw, f"{what} {name}", hint="write it as UTF-8, for example with iconv -f latin1 -t utf-8")
+    return decoded(raw, where, hint="write it as UTF-8, for example with iconv -f latin1 -t utf-8")
 
 
 def confirm(question: str, *, yes: bool) -> bool:

@@ -181,7 +181,7 @@ def _query(parser: Parser, given: Namespace) -> tuple[str, list[str]]:
         parser.error("the query is missing")
     check_timeout(parser, given)
     text, *inputs = given.query
-    return (read_text("-", "The query on") if text == "-" else text), inputs
+    return (read_text("-", "The query") if text == "-" else text), inputs
 
 
 def _values(given: Namespace, text: str, inputs: list[str]) -> list[Any]:

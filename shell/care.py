@@ -28,6 +28,7 @@ def _check(arguments: list[str]) -> int:
 
     from datalog.progress import Bar  # noqa: PLC0415 - help does not wait for numpy
     from datalog.render import json_text  # noqa: PLC0415 - the same
+    from shell.reports import finding_lines  # noqa: PLC0415 - the same
     from store.backup import rebuild  # noqa: PLC0415 - the same
     from store.check import check_path  # noqa: PLC0415 - the same
 
@@ -40,10 +41,7 @@ def _check(arguments: list[str]) -> int:
         found = {"findings": [f.as_dict() for f in findings], "counts": counts, "rebuilt": rebuilt}
         write_out([json_text(found) + "\n"])
     else:
-        for f in findings:
-            print(f"{f.code}: {f.message}" + (f" ({f.place})" if f.place else ""))
-        checked = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-        print(f"{len(findings):,} findings; {checked}" if findings else f"no findings; {checked}")
+        write_out(finding_lines(findings, counts))
     return FOUND if findings else 0
 
 

@@ -10,6 +10,7 @@ from datalog.pictures import ATTRIBUTE_HEADS, PLAN_FORMATS, attribute_rows, plan
 from datalog.render import MODES, edn_text, text_table
 from shell.arguments import figures_text, read_text
 from shell.describe import schema_text
+from shell.reports import finding_lines
 from shell.scan import form_end
 from store.edn import read_edn
 from store.errors import UserError, nearest
@@ -285,10 +286,7 @@ def _check(session: Session, _: str) -> None:
     from store.check import check_path  # noqa: PLC0415 - for this command
 
     findings, counts = session.ask(lambda _db, _limits: check_path(session.conn.path))
-    for f in findings:
-        session.say(f"{f.code}: {f.message}")
-    checked = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-    session.say(f"{len(findings):,} findings; {checked}" if findings else f"no findings; {checked}")
+    session.page(finding_lines(findings, counts))
 
 
 def _dump(session: Session, rest: str) -> None:

@@ -143,6 +143,7 @@ def test_import_asks_at_a_terminal(answer, made):
         (["explain", "[:find ?x :where [?x :t/age]]", "--db", "db", "--timeout", "-1"], "--timeout takes seconds"),
         (["explain", "[:find ?x :where [?x :t/age]]", "--db", "db", "--limit", "3"], "unrecognized arguments"),
         (["q", '[:find ?x . :where [(str "\\ud800") ?x]]', "--format", "csv", "--db", "db"], "has no '\\ud800'"),
+        (["q", "[:find ?x :in $ % :where (r ?x)]", "--rules", "t.csv", "--db", "db"], "These are no rules"),
         (["import", "t.csv", "--ns", "a b", "--db", "db", "--yes"], "import/namespace"),
         (["shell", "db", "-c", ".limit ²"], ".limit cannot be '²'"),
     ],
