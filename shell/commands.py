@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from datalog.pictures import ATTRIBUTE_HEADS, PLAN_FORMATS, attribute_rows, plan_picture, type_name
 from datalog.render import MODES, edn_text, text_table
 from shell.arguments import figures_text, read_text
-from shell.describe import schema_text
+from shell.describe import SCHEMA_FORMATS, schema_text
 from shell.reports import finding_lines
 from shell.scan import form_end
 from store.edn import read_edn
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "find_command"]
 
 _MOST_TX: Final = 20
-_SCHEMA_FORMATS: Final = ("edn", "table", "json", "mermaid", "dot")
 
 
 class Command(NamedTuple):
@@ -152,7 +151,7 @@ def _timing(session: Session, rest: str) -> None:
 
 
 def _schema(session: Session, rest: str) -> None:
-    form = _one_of(".schema", rest or "table", _SCHEMA_FORMATS)
+    form = _one_of(".schema", rest or "table", SCHEMA_FORMATS)
     width = session.terminal.width()
     session.page(session.ask(lambda db, _: list(schema_text(db, form, width))))
 

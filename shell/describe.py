@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shell.arguments import (
     add_json,
@@ -18,7 +18,7 @@ from shell.arguments import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_FORMATS = ("edn", "table", "json", "mermaid", "dot")
+SCHEMA_FORMATS: Final = ("edn", "table", "json", "mermaid", "dot")
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -38,7 +38,7 @@ schema people.db --format mermaid""",
     )
     add_path(parser)
     parser.add_argument(
-        "--format", choices=_FORMATS, default="edn", help="default: edn, as connect and --apply take it"
+        "--format", choices=SCHEMA_FORMATS, default="edn", help="default: edn, as connect and --apply take it"
     )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument(
