@@ -9,32 +9,30 @@ import os
 import threading
 import weakref
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from datalog.atomic import Atomic
 from datalog.builtins import REGISTERED
 from datalog.prepared import explain, q
 from store import seek
 from store.edn import read_edn
 from store.errors import PullError, QueryError, SchemaError, StorageError, StoreClosed, TransactionError
 from store.filtered import FilteredSnapshot
-from store.group import Wish, answer
 from store.schema import properties, read_schema
-from store.transactor import open_store, speculate
-from store.txdata import read_tx_data
+from store.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
+    from datalog.atomic import Atomic
     from datalog.entity import Entity
     from store.committed import Committed
     from store.datom import Datom
     from store.schema import Schema
     from store.seek import DatomRows
     from store.snapshot import Snapshot
-    from store.transactor import Store
+    from store.store import Store
 
 T = TypeVar("T")
 
@@ -145,6 +143,8 @@ class Db:
 
     def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
         """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
+        from store.speculation import speculate  # noqa: PLC0415 - as all that writing needs: readers do not wait for it
+
         snapshot = self.snapshot
         if isinstance(snapshot, FilteredSnapshot):  # what would happen to the whole, seen through the same filter
             committed = speculate(snapshot.source, tx_data, tx_meta, self._strict, self._call)
@@ -294,7 +294,9 @@ class Connection:
     @property
     def path(self) -> Path:
         """The directory of the database."""
-        return self.store.path
+        from pathlib import Path  # noqa: PLC0415 - 4 ms that a query need not wait for
+
+        return Path(self.store.path)
 
     @property
     def schema(self) -> dict[str, dict[str, Any]]:
@@ -320,7 +322,7 @@ class Connection:
             TransactionError, SchemaError, EdnError: what is wrong with the data, all of it; nothing was written.
             StorageError: the disk or the environment failed; nothing was written.
         """
-        return self._report(self.store.transact(tx_data, tx_meta, strict=self._strict, call=self._call))
+        return self._report(self.store.transactor.transact(tx_data, tx_meta, strict=self._strict, call=self._call))
 
     def transact_async(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> Future[TxReport]:
         """Hands a transaction to the writer's thread; the future has its report once it is committed, or its error.
@@ -333,13 +335,7 @@ class Connection:
         Raises:
             TransactionError, EdnError: when tx_data is nothing that could be a transaction; other faults are in the future.
         """
-        from concurrent.futures import Future  # noqa: PLC0415 - it loads logging: 5 ms that most programs never need
-
-        future: Future[TxReport] = Future()
-        future.set_running_or_notify_cancel()
-        tell = answer(future, self._report)
-        self.store.transact_later(Wish(read_tx_data(tx_data), tx_meta, self._strict, self._call, tell))
-        return future
+        return self.store.transactor.transact_async(tx_data, tx_meta, self._strict, self._call, self._report)
 
     def load(self, columns: Mapping[Any, Any] | Callable[[Db], Mapping[Any, Any]], schema: Any = None) -> TxReport:
         """Bulk import of columns as one transaction: {":attr": (eids, values), ...}, arrays or lists.
@@ -356,9 +352,11 @@ class Connection:
         if callable(columns):
             make = columns
             return self._report(
-                self.store.load(lambda snapshot: make(self._view(snapshot)), strict=self._strict, schema=schema)
+                self.store.transactor.load(
+                    lambda snapshot: make(self._view(snapshot)), strict=self._strict, schema=schema
+                )
             )
-        return self._report(self.store.load(columns, strict=self._strict, schema=schema))
+        return self._report(self.store.transactor.load(columns, strict=self._strict, schema=schema))
 
     def update_schema(
         self, update: Any = None, delete: Iterable[Any] | None = None, rename: Mapping[Any, Any] | None = None
@@ -368,7 +366,7 @@ class Connection:
         Raises:
             SchemaError: for a change that is malformed, or that existing data does not allow; nothing was written.
         """
-        return self._report(self.store.update_schema(update, delete, rename))
+        return self._report(self.store.transactor.update_schema(update, delete, rename))
 
     def save(self, thing: Any) -> int:
         """Saves an object of a dataclass with all it refers to, in one transaction; returns its entity id.
@@ -404,7 +402,9 @@ class Connection:
                 work.transact([[":db/add", e, ":user/years", a] for e, a in work.q("[:find ?e ?a :where [?e :user/age ?a]]")])
             print(work.report.tx)
         """
-        with self.store.compose(strict=self._strict, call=self._call, dry_run=dry_run) as composition:
+        from datalog.atomic import Atomic  # noqa: PLC0415 - few programs take several steps
+
+        with self.store.transactor.compose(strict=self._strict, call=self._call, dry_run=dry_run) as composition:
             work = Atomic(composition, self._view, self._told, self.store.env.read)
             yield work
         if composition.committed is not None:
@@ -510,7 +510,7 @@ def connect(
         path, sync = temporary, False
     definitions = read_schema(read_edn(schema) if isinstance(schema, str) else schema)
     try:
-        store = open_store(Path(path), read_only=read_only, sync=sync)
+        store = open_store(os.fspath(path) or ".", read_only=read_only, sync=sync)
     except BaseException:
         if temporary is not None:
             _remove(temporary)
@@ -533,6 +533,8 @@ def compact(
     Raises:
         StoreLocked: in place, while a connection of this or another process has the database open.
     """
+    from pathlib import Path  # noqa: PLC0415 - as in `Connection.path`
+
     from store.backup import compact as write_anew  # noqa: PLC0415 - rarely needed
 
     return write_anew(Path(path), None if target is None else Path(target), drop_log_before=drop_log_before)
@@ -540,6 +542,8 @@ def compact(
 
 def check(path: str | Path) -> list[Any]:
     """What is wrong with a database directory, as a list of findings; empty when everything agrees (fsck)."""
+    from pathlib import Path  # noqa: PLC0415 - as in `Connection.path`
+
     from store.check import check_path  # noqa: PLC0415 - rarely needed
 
     return list(check_path(Path(path))[0])

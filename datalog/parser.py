@@ -21,7 +21,6 @@ malformed, to say what the grammar expected there.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from datalog.ast import (
@@ -741,7 +740,9 @@ def _is_symbol(node: Node, text: str) -> bool:
 @cache
 def grammar(start: str = "query") -> Any:
     """The lark parser of grammar.lark ("query", "rules" or "pull"): documentation, and the source of "expected" in messages."""
-    from lark import Lark  # noqa: PLC0415 - imported for malformed texts only
+    from pathlib import Path  # noqa: PLC0415 - for malformed texts only, as the next
+
+    from lark import Lark  # noqa: PLC0415
 
     return Lark(Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8"), start=start, parser="lalr")
 

@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from datalog.builtins import find_function, function_names
 from datalog.errors import PullError, did_you_mean, show, span_of
 from datalog.record import Record, replace
-from store.edn import Keyword, List, Map, Symbol, Vector, node_of, read_node
+from store.edn import Keyword, List, Map, Node, Symbol, Vector, node_of, read_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from store.edn import Node
 
 DEFAULT_LIMIT = 1000
 _MOST_KEPT = 256  # parsed patterns of a schema
@@ -164,7 +162,8 @@ class _PatternParser:
         name = _text_of(node.items[0].value) if node.items else None
         if name not in ("limit", "default") or len(node.items) != 3:
             self.fail(node, "This is no attribute expression.", "[:a/b :limit 10] or [:a/b :default 0]")
-        option = replace(node.items[0], value=Keyword(str(name)))
+        head = node.items[0]
+        option = Node(Keyword(str(name)), head.start, head.end, (), head.text, head.source)
         return self.options(self.attribute(node.items[1]), [option, node.items[2]])
 
     def options(self, spec: PullAttribute, nodes: Sequence[Node]) -> PullAttribute:

@@ -8,11 +8,10 @@ a width. Modes for programs (json, ndjson, csv, edn) cut nothing: JSON has what 
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 from store.edn import Keyword, List, Map, Set, Symbol, Tagged, Vector, write_edn
-from store.errors import EdnError
+from store.errors import EdnError, cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -166,13 +165,6 @@ def _escaped(text: str) -> str:
 def plain(text: str) -> str:
     """The text with characters that would move the cursor or switch the terminal shown as a dot."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "·" for c in text)
-
-
-def cells(text: str) -> int:
-    """How many terminal cells a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cut(text: str, width: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exchange.files import sync_path
 from store.errors import UserError
-from store.transactor import find_open, open_store
+from store.store import find_open, open_store
 
 __all__ = ["copy_database"]
 

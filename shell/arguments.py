@@ -7,15 +7,17 @@ examples. Answers are written to standard output piece by piece, so that a reade
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from datalog.cli import NOTE
 from store.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "edn", "markdown")
 
@@ -34,6 +36,27 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. One is made for each argument that is added; argparse's own asks `shutil` how wide."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, width=columns_of(sys.__stdout__) - 2, **more)
+
+
+def columns_of(out: IO[str] | None) -> int:
+    """How many characters a line of a terminal holds: COLUMNS, or what the terminal says, or 80.
+
+    As `shutil.get_terminal_size`, which takes 4 ms to import: with it come the formats of all archives.
+    """
+    with suppress(ValueError):
+        wanted = int(os.environ.get("COLUMNS", "0"))
+        if wanted > 0:
+            return wanted
+    with suppress(AttributeError, ValueError, OSError):  # it is closed, or no terminal
+        return os.get_terminal_size(out.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
 def command_parser(name: str, description: str, examples: str) -> Parser:
     """A parser for one command; `examples` is a line for each, without `datalog`."""
     lines = "\n".join(
@@ -43,18 +66,20 @@ def command_parser(name: str, description: str, examples: str) -> Parser:
         prog=f"datalog {name}",
         description=description,
         epilog=f"examples:\n{lines}\n\n{NOTE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
 
 
 def add_database(parser: Parser) -> None:
     """The option --db."""
-    parser.add_argument("--db", required=True, type=Path, metavar="PATH", help="the database's directory")
+    parser.add_argument("--db", required=True, metavar="PATH", help="the database's directory")
 
 
 def add_path(parser: Parser) -> None:
     """The argument PATH."""
+    from pathlib import Path  # noqa: PLC0415 - `q`, which is to start at once, needs none
+
     parser.add_argument("path", type=Path, help="the database's directory")
 
 
@@ -82,9 +107,9 @@ def check_timeout(parser: Parser, given: argparse.Namespace) -> None:
         parser.error("--timeout takes seconds above 0")
 
 
-def holds_database(path: Path) -> bool:
+def holds_database(path: str) -> bool:
     """Whether a directory holds a database: one is not made anew there."""
-    return (path / "data.mdb").exists()
+    return os.path.exists(os.path.join(path, "data.mdb"))
 
 
 def existing(path: Path) -> Path:
@@ -106,7 +131,11 @@ def read_text(name: str, what: str) -> str:
     """
     where = f"{what} on standard input" if name == "-" else f"{what} {name}"
     try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            raw = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                raw = file.read()
     except OSError as e:
         raise UserError("cli/file", f"{where} cannot be read: {e.strerror}.", hint="check the path") from e
     from exchange.files import decoded  # noqa: PLC0415 - for those that read
@@ -140,11 +169,7 @@ def write_out(pieces: Iterable[str]) -> None:
 
 def terminal_width() -> int | None:
     """The width of the terminal that answers go to; None when they go elsewhere."""
-    if not sys.stdout.isatty():
-        return None
-    from shutil import get_terminal_size  # noqa: PLC0415 - few milliseconds that pipes need not wait for
-
-    return get_terminal_size().columns
+    return columns_of(sys.__stdout__) if sys.stdout.isatty() else None
 
 
 def figures_text(figures: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,6 +97,8 @@ def _plot(target: str, columns: list[str], rows: Any, title: str) -> None:
         write_out([bar_text(columns, rows, terminal_width() or 80)])
         return
     picture = bar_svg(columns, rows, " ".join(title.split())[:100])
+    from pathlib import Path  # noqa: PLC0415 - the same
+
     from exchange.files import whole_file  # noqa: PLC0415 - the same
 
     with whole_file(Path(target)) as out:

@@ -35,10 +35,9 @@ from store.environment import (
 from store.errors import StorageError, StoreCorrupt, StoreLocked
 from store.index import EAVT, aevt, avet, pack_stats, packed, stats_key, to_avet
 from store.log import PART_ROWS, gap_key, log_key, pack_gap, pack_part, read_gaps, read_log_key, unpack_part
-from store.schema import FIRST_USER_AID, TX_INSTANT, Schema
-from store.schema_change import read_attributes
+from store.schema import FIRST_USER_AID, TX_INSTANT, Schema, read_attributes
 from store.segment import pack
-from store.transactor import Store, find_open, open_store
+from store.store import Store, find_open, open_store
 from store.value import Kind
 
 if TYPE_CHECKING:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 LEAST_BYTES: Final = 256 << 20
 MOST_BYTES: Final = 4 << 30
 _SHARE: Final = 8  # of the memory this process may have
-_CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
+_CGROUP: Final = "/sys/fs/cgroup/memory.max"
 
 
 def default_bytes() -> int:
@@ -25,8 +24,8 @@ def default_bytes() -> int:
         soft = resource.getrlimit(resource.RLIMIT_AS)[0]
         if soft != resource.RLIM_INFINITY:
             limits.append(soft)
-    with suppress(ValueError, OSError):
-        limits.append(int(_CGROUP.read_text()))  # "max" where there is no limit
+    with suppress(ValueError, OSError), open(_CGROUP, encoding="ascii") as limit:
+        limits.append(int(limit.read()))  # "max" where there is no limit
     return max(LEAST_BYTES, min(MOST_BYTES, min(limits, default=0) // _SHARE))
 
 

@@ -25,7 +25,7 @@ from store.errors import DatalogError, StorageError, StoreCorrupt
 from store.index import EAVT, aevt, avet, read_segment_key, unpack_rows, unpack_stats
 from store.log import read_gaps, read_log_key, unpack_part
 from store.schema import TX_INSTANT
-from store.transactor import find_open, open_store
+from store.store import find_open, open_store
 from store.value import Kind, decode_value
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from store.environment import Environment, Meta, ReadTxn
     from store.schema import Attribute
-    from store.transactor import Store
+    from store.store import Store
 
     Codes = NDArray[np.int64]
     Rows = tuple[Codes, Codes, Codes]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from store.dictionary import NewCodes
     from store.environment import WriteTxn
     from store.snapshot import Snapshot
-    from store.transactor import Store
+    from store.store import Store
 
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 

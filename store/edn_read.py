@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -73,20 +72,27 @@ _PAUSE_GC_FROM = 1 << 16  # characters; below, the collector has hardly time to 
 _SETTLE_FROM = 1 << 22  # characters; below, walking the values once costs little
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A form and where it stands: `text[start:end]`.
+    """A form and where it stands: `text[start:end]`. Not to be changed.
 
     `items` are the nodes of a collection's members in the order of the text (of a map: key, value, key, value), or the
     one node of a tagged value. `source` names the text, for errors.
     """
 
-    value: Any
-    start: int
-    end: int
-    items: tuple[Node, ...]
-    text: str
-    source: str | None = None
+    __slots__ = ("end", "items", "source", "start", "text", "value")
+
+    def __init__(
+        self, value: Any, start: int, end: int, items: tuple[Node, ...], text: str, source: str | None = None
+    ) -> None:
+        self.value = value
+        self.start = start
+        self.end = end
+        self.items = items
+        self.text = text
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"Node({self.text[self.start : self.end]})"
 
     @property
     def span(self) -> Span:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from store.edn_model import Char, DuplicateError, Keyword, List, Map, Set, Symbol, Tagged, Vector, meta_of, with_meta
+from store.pattern import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ SHORT_INTEGER = 19  # digits; fits int64
 # White space is spelt out: a set with \s in it is tried item by item, one without becomes a table.
 _WHITE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000,"
 _RUN = rf"""[^{_WHITE}()\[\]{{}}"\\;]*+"""
-TOKEN = re.compile(
+TOKEN = Pattern(
     rf"""[{_WHITE}]*+(
         :{_RUN}
       | [\[\](){{}}^]
@@ -47,13 +48,13 @@ TOKEN = re.compile(
 
 # The same with a tagged instant as one token, for `edn_quick`; cut at the end of a chunk it is still read again, as the
 # last two tokens then are the tag and a part of the string.
-QUICK_TOKEN = re.compile(
-    TOKEN.pattern.replace("\n        :", '\n        \\#inst[ ]"[0-9T:.+Z-]*+"\n      | :', 1), re.VERBOSE | re.DOTALL
+QUICK_TOKEN = Pattern(
+    TOKEN.text.replace("\n        :", '\n        \\#inst[ ]"[0-9T:.+Z-]*+"\n      | :', 1), re.VERBOSE | re.DOTALL
 )
 
 # What a symbol may consist of: all but white space, control characters, brackets and the characters with a meaning.
 _NAME_CHAR = rf"""[^{_WHITE}()\[\]{{}}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
-_NOT_NAME_CHAR = re.compile(rf"(?!/|{_NAME_CHAR}).", re.DOTALL)
+_NOT_NAME_CHAR = Pattern(rf"(?!/|{_NAME_CHAR}).", re.DOTALL)
 _NOT_FIRST = r"""(?![0-9:#']|[+-][0-9])"""
 _NAME = rf"{_NOT_FIRST}{_NAME_CHAR}++"
 SYMBOL_TEXT = re.compile(rf"(?!(?:nil|true|false)\Z)(?:/|{_NAME}(?:/(?:/|{_NAME}))?)\Z")
@@ -61,23 +62,24 @@ SYMBOL_TEXT = re.compile(rf"(?!(?:nil|true|false)\Z)(?:/|{_NAME}(?:/(?:/|{_NAME}
 _KEYWORD_NAME = rf"(?![:#']){_NAME_CHAR}++"
 KEYWORD_TEXT = re.compile(rf":(?:/|{_KEYWORD_NAME}(?:/(?:/|{_KEYWORD_NAME}))?)\Z")
 
+# Compiled at once: what long texts hold many of. The others wait until a text needs them.
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)(N?)\Z")
 _FLOAT = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE]([+-]?[0-9]++))?(M?)\Z")
 PLAIN_FLOAT = re.compile(r"(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}\Z").match  # neither overflows nor vanishes
-_RATIO = re.compile(r"([+-]?(?:0|[1-9][0-9]*+))/(0|[1-9][0-9]*+)\Z")
+_RATIO = Pattern(r"([+-]?(?:0|[1-9][0-9]*+))/(0|[1-9][0-9]*+)\Z")
 _CLOSED_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"\Z', re.DOTALL)
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([tnrbf"\\])|(.?))""", re.DOTALL)
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\"}
-_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE_PAIR = Pattern("[\ud800-\udbff][\udc00-\udfff]")
 _CHAR_NAMES = {"newline": "\n", "return": "\r", "space": " ", "tab": "\t", "formfeed": "\f", "backspace": "\b"}
-_CHAR_HEX = re.compile(r"u[0-9a-fA-F]{4}\Z")
-_CHAR_OCTAL = re.compile(r"o[0-3]?[0-7]{1,2}\Z")
-_INSTANT = re.compile(
+_CHAR_HEX = Pattern(r"u[0-9a-fA-F]{4}\Z")
+_CHAR_OCTAL = Pattern(r"o[0-3]?[0-7]{1,2}\Z")
+_INSTANT = Pattern(
     r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:[Tt]([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?)?)?)?)?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))?\Z"
 )
 _WHOLE_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?(?:Z|[+-]00:00)\Z")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+_UUID = Pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _INST, _UUID_TAG = Symbol("inst"), Symbol("uuid")
 
 

@@ -19,6 +19,7 @@ from uuid import UUID
 from store.edn_model import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, meta_of, with_meta
 from store.edn_read import DEPTH_LIMIT, DIGIT_LIMIT, KEYWORD_TEXT, SYMBOL_TEXT, Node
 from store.errors import EdnError
+from store.pattern import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +31,10 @@ _SPECIAL = re.compile('["\\\\\n\r\t\b\f\ud800-\udfff]')
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _CHAR_TEXTS = {"\n": "newline", "\r": "return", " ": "space", "\t": "tab", "\f": "formfeed", "\b": "backspace"}
-_TAG_TEXT = re.compile(r"[^\W\d_]")
+_TAG_TEXT = Pattern(r"[^\W\d_]")
 _READ_TAGS = frozenset({"inst", "uuid"})
 _LARGEST_BITS = 13_607  # an integer of more bits has more than DIGIT_LIMIT digits
-_EXPONENT = re.compile(r"E([+-][0-9]+)\Z")
+_EXPONENT = Pattern(r"E([+-][0-9]+)\Z")
 _TEXT_OF = attrgetter("_text")
 _SORTED_AS_THEY_ARE = frozenset({str, int, UUID})
 _SORTED_FOR_SHOW = 1_000  # members; a larger set is shown in any order, since only the first few are seen

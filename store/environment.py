@@ -26,7 +26,6 @@ import errno
 import os
 import struct
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import UUID, uuid4
 from zlib import crc32
@@ -37,6 +36,8 @@ from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorru
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    StrPath = str | os.PathLike[str]  # paths are text here: `pathlib` takes longer to import than this module
 
 FORMAT: Final = 1
 MAP_SIZE_BYTES: Final = 1 << 40
@@ -101,7 +102,7 @@ def decode_meta(data: bytes) -> Meta:
     return Meta(UUID(bytes=fields[1]), *fields[2:])
 
 
-def convert_error(error: lmdb.Error, path: Path) -> StorageError:
+def convert_error(error: lmdb.Error, path: str) -> StorageError:
     """Our error for one of LMDB's, so that no raw LMDB error reaches a user."""
     text = str(error)
     if isinstance(error, lmdb.MapFullError):
@@ -134,7 +135,7 @@ def convert_error(error: lmdb.Error, path: Path) -> StorageError:
     return StorageError("store/io", f"{path}: {text}.", retryable=True, hint="reopen the database and try again")
 
 
-def _is_disk_full(path: Path) -> bool:
+def _is_disk_full(path: str) -> bool:
     try:
         disk = os.statvfs(path)
     except OSError:
@@ -321,7 +322,7 @@ class WriteTxn(ReadTxn):
 class Environment:
     """An open LMDB environment of our format. Made by `open_environment`; one for each directory in a process."""
 
-    def __init__(self, path: Path, env: Any, *, read_only: bool, sync: bool, open_file: int | None) -> None:
+    def __init__(self, path: str, env: Any, *, read_only: bool, sync: bool, open_file: int | None) -> None:
         self.path = path
         self.read_only = read_only
         self.sync = sync
@@ -406,7 +407,7 @@ class Environment:
     def stat(self) -> dict[str, int]:
         """Pages, page size, entries, map size, readers and file size, in bytes where a size."""
         stat, info = self._env.stat(), self._env.info()
-        file = self.path / DATA_FILE
+        held = _stat(os.path.join(self.path, DATA_FILE))
         return {
             "page_size": stat["psize"],
             "depth": stat["depth"],
@@ -416,20 +417,20 @@ class Environment:
             "entries": stat["entries"],
             "map_size_bytes": info["map_size"],
             "readers": info["num_readers"],
-            "file_bytes": file.stat().st_size if file.exists() else 0,
-            "disk_bytes": file.stat().st_blocks * 512 if file.exists() else 0,
+            "file_bytes": held.st_size if held is not None else 0,
+            "disk_bytes": held.st_blocks * 512 if held is not None else 0,
         }
 
     def force_sync(self) -> None:
         """Makes all commits reach the disk; for environments opened with sync=False."""
         self._env.sync(True)
 
-    def copy(self, target: Path, *, compact: bool) -> None:
+    def copy(self, target: StrPath, *, compact: bool) -> None:
         """A consistent copy of the file as it is now, into an existing directory."""
         try:
-            self._env.copy(str(target), compact=compact)
+            self._env.copy(os.fspath(target), compact=compact)
         except lmdb.Error as e:
-            raise convert_error(e, target) from e
+            raise convert_error(e, os.fspath(target)) from e
 
     def lock_exclusive(self) -> bool:
         """True when no other process has the database open, and none can open it until this one closes."""
@@ -453,7 +454,7 @@ class Environment:
         Raises:
             ForkedConnection: where that is not possible (systems without /proc).
         """
-        if not _make_private(self.path / LOCK_FILE):
+        if not _make_private(os.path.join(self.path, LOCK_FILE)):
             raise ForkedConnection(
                 "store/forked",
                 f"{self.path} was opened before a fork; this child process cannot open it.",
@@ -487,7 +488,7 @@ class Environment:
         """Leaves the file's size behind: a data file never shrinks, so a smaller one was cut."""
         assert self._open_file is not None
         with contextlib.suppress(OSError):
-            size = str((self.path / DATA_FILE).stat().st_size).encode()
+            size = str(os.stat(os.path.join(self.path, DATA_FILE)).st_size).encode()
             os.pwrite(self._open_file, size, 0)
             os.ftruncate(self._open_file, len(size))
 
@@ -496,13 +497,16 @@ class Environment:
 # opening
 
 
-def open_environment(path: Path, *, read_only: bool = False, sync: bool = True) -> tuple[Environment, Meta | None]:
+def open_environment(
+    directory: StrPath, *, read_only: bool = False, sync: bool = True
+) -> tuple[Environment, Meta | None]:
     """The environment of a directory and its meta record; None for a directory where a database is yet to be made.
 
     Raises:
         StorageError: `store/path`, `store/permission`; StoreCorrupt: `store/truncated`, `store/foreign`,
             `store/format`, `store/checksum`; StoreLocked: `store/exclusive`.
     """
+    path = os.fspath(directory)
     is_new = _check_directory(path, read_only=read_only)
     open_file = _take_open_file(path, read_only=read_only)
     try:
@@ -526,13 +530,14 @@ def open_environment(path: Path, *, read_only: bool = False, sync: bool = True) 
     return env, meta
 
 
-def write_identity(path: Path, database_id: UUID) -> None:
+def write_identity(path: StrPath, database_id: UUID) -> None:
     """Leaves the identity file, which tells an emptied database from a new directory."""
-    file = path / IDENTITY_FILE
-    if not file.exists():
-        temporary = path / f"{IDENTITY_FILE}.{os.getpid()}"
-        temporary.write_text(f'{{:datalog/format {FORMAT} :datalog/id #uuid "{database_id}"}}\n', encoding="utf-8")
-        temporary.replace(file)
+    file = os.path.join(path, IDENTITY_FILE)
+    if _stat(file) is None:
+        temporary = f"{file}.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8") as out:
+            out.write(f'{{:datalog/format {FORMAT} :datalog/id #uuid "{database_id}"}}\n')
+        os.replace(temporary, file)
 
 
 def new_meta() -> Meta:
@@ -545,18 +550,21 @@ def with_meta(meta: Meta, **changes: Any) -> Meta:
     return meta._replace(**changes)
 
 
-def _path_error(path: Path, message: str, hint: str) -> StorageError:
+def _path_error(path: str, message: str, hint: str) -> StorageError:
     return StorageError("store/path", f"{path} {message}", hint=hint)
 
 
-def _check_directory(path: Path, *, read_only: bool) -> bool:
+def _check_directory(path: str, *, read_only: bool) -> bool:
     """True when a new database is to be made here."""
-    if path.exists() and not path.is_dir():
-        raise _path_error(path, "is a file.", "a database is a directory: give a directory, or a name not yet in use")
-    file = path / DATA_FILE
+    file, identity = os.path.join(path, DATA_FILE), os.path.join(path, IDENTITY_FILE)
     try:
-        if not file.exists():
-            if (path / IDENTITY_FILE).exists():
+        if _stat(path) is not None and not os.path.isdir(path):
+            raise _path_error(
+                path, "is a file.", "a database is a directory: give a directory, or a name not yet in use"
+            )
+        data = _stat(file)
+        if data is None:
+            if _stat(identity) is not None:
                 raise StoreCorrupt(
                     "store/truncated",
                     f"{path} held a database, but its {DATA_FILE} is gone.",
@@ -565,10 +573,9 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
             if read_only:
                 mend = "check the path; `datalog import`, `transact` and `shell` make one, and so does connect without read_only"
                 raise _path_error(path, "holds no database.", mend)
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(path, mode=0o700, exist_ok=True)
             return True
-        size = file.stat().st_size
-        if size == 0 and not (path / IDENTITY_FILE).exists() and not read_only:
+        if data.st_size == 0 and _stat(identity) is None and not read_only:
             return True
         check_file(file, _noted_size(path))
     except PermissionError as e:
@@ -577,25 +584,36 @@ def _check_directory(path: Path, *, read_only: bool) -> bool:
         ) from e
     except OSError as e:
         raise StorageError("store/path", f"{path} cannot be opened: {e.strerror}.", hint="check the path") from e
-    return not (path / IDENTITY_FILE).exists()
+    return _stat(identity) is None
 
 
-def _noted_size(path: Path) -> int:
+def _stat(path: str) -> os.stat_result | None:
+    """What the system knows of a file; None when there is none. Whatever else is wrong is raised."""
+    try:
+        return os.stat(path)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def _noted_size(path: str) -> int:
     """The size that the data file had when it was last closed, 0 when that is not known."""
     try:
-        text = (path / OPEN_FILE).read_bytes()[:20]
+        with open(os.path.join(path, OPEN_FILE), "rb") as noted:
+            text = noted.read(20)
     except OSError:
         return 0
     return int(text) if text.isdigit() else 0
 
 
-def forget_size(path: Path) -> None:
+def forget_size(path: StrPath) -> None:
     """For who puts a smaller file in the place of the data file: it is not a cut one."""
     with contextlib.suppress(OSError):
-        os.truncate(path / OPEN_FILE, 0)
+        os.truncate(os.path.join(path, OPEN_FILE), 0)
 
 
-def check_file(file: Path, noted_size: int = 0) -> None:
+def check_file(file: str, noted_size: int = 0) -> None:
     """Returns if the file is an LMDB file with all its pages; looked at before it is mapped.
 
     The pages that the newest meta page reaches must be there, and what was there when the file was last closed.
@@ -603,8 +621,8 @@ def check_file(file: Path, noted_size: int = 0) -> None:
     Raises:
         StoreCorrupt: `store/foreign` for another kind of file, `store/truncated` for a short one.
     """
-    size = file.stat().st_size
-    with file.open("rb") as f:
+    size = os.stat(file).st_size
+    with open(file, "rb") as f:
         head = f.read(65536 * 2)
         metas = list(_lmdb_metas(head))
         if size < 4096 or not metas:
@@ -633,7 +651,7 @@ def check_file(file: Path, noted_size: int = 0) -> None:
             os.truncate(file, needed)
 
 
-def _truncated(file: Path, size: int, needed: int) -> StoreCorrupt:
+def _truncated(file: str, size: int, needed: int) -> StoreCorrupt:
     return StoreCorrupt(
         "store/truncated",
         f"{file} is truncated: it has {size} bytes, its pages need {needed}.",
@@ -690,20 +708,21 @@ def _tail_is_free(f: Any, page_size: int, size: int, meta: tuple[int, int, int, 
     return True
 
 
-def _take_open_file(path: Path, *, read_only: bool) -> int | None:
+def _take_open_file(path: str, *, read_only: bool) -> int | None:
     """A shared lock on the open file: `compact` in place needs to know that nobody else has the database open."""
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError:
         return None
+    file = os.path.join(path, OPEN_FILE)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        handle = os.open(path / OPEN_FILE, flags, 0o600)
+        handle = os.open(file, flags, 0o600)
     except OSError as e:
         if read_only:
             return None
         if e.errno == errno.ELOOP:
-            raise _path_error(path / OPEN_FILE, "is a symbolic link.", "remove it") from e
+            raise _path_error(file, "is a symbolic link.", "remove it") from e
         raise StorageError(
             "store/permission", f"{path} cannot be opened: {e.strerror}.", hint="check its owner and mode"
         ) from e
@@ -720,13 +739,14 @@ def _take_open_file(path: Path, *, read_only: bool) -> int | None:
     return handle
 
 
-def _make_private(lock_file: Path) -> bool:
+def _make_private(lock_file: str) -> bool:
     """Puts a private copy over the shared mapping of LMDB's lock file; False where that cannot be done."""
     import ctypes  # noqa: PLC0415 - only in a forked child
 
     real = os.path.realpath(lock_file)
     try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as mapped:
+            maps = mapped.read().splitlines()
         handle = os.open(real, os.O_RDWR)
     except OSError:
         return False
@@ -746,12 +766,12 @@ def _make_private(lock_file: Path) -> bool:
     return found
 
 
-def _open_lmdb(path: Path, *, read_only: bool, sync: bool) -> Any:
+def _open_lmdb(path: str, *, read_only: bool, sync: bool) -> Any:
     map_size = MAP_SIZE_BYTES
     while True:
         try:
             return lmdb.open(
-                str(path), map_size=map_size, readonly=read_only, create=not read_only, sync=sync, metasync=sync,
+                path, map_size=map_size, readonly=read_only, create=not read_only, sync=sync, metasync=sync,
                 max_readers=MAX_READERS, max_spare_txns=4, lib_version=0, mode=0o600, subdir=True, lock=True,
             )  # fmt: skip
         except lmdb.Error as e:
@@ -765,7 +785,7 @@ def _open_lmdb(path: Path, *, read_only: bool, sync: bool) -> Any:
         map_size //= 2
 
 
-def _open_error(e: lmdb.Error, path: Path) -> StorageError:
+def _open_error(e: lmdb.Error, path: str) -> StorageError:
     text = str(e)
     if "already open" in text:
         return StoreLocked("store/open-twice", f"{path} is open in this process already, outside this library.",

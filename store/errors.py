@@ -19,9 +19,7 @@ The first line of `message` follows the code; its further lines stand below the 
 
 from __future__ import annotations
 
-import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +41,7 @@ __all__ = [
     "StoreLocked",
     "TransactionError",
     "UserError",
+    "cells",
     "nearest",
     "span_at",
 ]
@@ -52,8 +51,7 @@ _LEAD = 30  # of them before the span, when the line has to be cut
 _CLOSE_ENOUGH = 0.6  # difflib's ratio from which a name is worth suggesting
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A part of a text: line and column of its first character, from 1; `start` and `end` are offsets from 0."""
 
     line: int
@@ -238,7 +236,7 @@ def _drawn(source: str, span: Span) -> list[str]:
     before, marked = _shown(source[low:marked_from]), _shown(source[marked_from:marked_to])
     after = _shown(source[marked_to:high])
     head, tail = ("…" if low > line_start else ""), ("…" if high < line_end else "")
-    carets = " " * (len(head) + _cells(before)) + "^" * max(1, _cells(marked))
+    carets = " " * (len(head) + cells(before)) + "^" * max(1, cells(marked))
     return [f"    | {head}{before}{marked}{after}{tail}".rstrip(), f"    | {carets}"]
 
 
@@ -247,8 +245,10 @@ def _shown(text: str) -> str:
     return "".join(" " if c.isspace() else c if c.isprintable() else "·" for c in text)
 
 
-def _cells(text: str) -> int:
-    """How many terminal cells the text takes."""
+def cells(text: str) -> int:
+    """How many terminal cells a text takes."""
     if text.isascii():
         return len(text)
+    import unicodedata  # noqa: PLC0415 - most texts are ASCII
+
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from store.committed import Committed
+    from store.environment import Environment
     from store.snapshot import Snapshot
-    from store.transactor import Store
+    from store.transactor import Transactor
 
 MOST_IN_GROUP: Final = 256  # transactions in one commit
 MOST_WAITING: Final = 8192  # wishes in the queue of a writer; whoever brings more waits until some are carried out
@@ -85,8 +86,9 @@ class Wish:
 class Turns:
     """Whose turn it is to write, and what waits for it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, transactor: Transactor, env: Environment) -> None:
+        self._transactor = transactor
+        self._env = env
         self._turn = threading.RLock()  # never taken twice: it is one that knows whose it is
         self._holder: int | None = None  # the thread whose turn it is
         self._together = 1  # transactions in the last commit
@@ -107,7 +109,7 @@ class Turns:
         me, turn = threading.get_ident(), self._turn
         wish: Wish | None = None
         try:
-            if self.waiting or (self._together > 1 and self._store.env.sync):
+            if self.waiting or (self._together > 1 and self._env.sync):
                 wish = Wish(forms, tx_meta, strict, call)
                 self.waiting.append(wish)
             while wish is None or not wish.done:
@@ -117,7 +119,7 @@ class Turns:
                         taken = True
                         self._holder = me
                         if wish is None:
-                            return self._store.transact_alone(forms, tx_meta, strict, call)
+                            return self._transactor.transact_alone(forms, tx_meta, strict, call)
                         self._carry_out(wish)
                 finally:
                     if self._holder == me:
@@ -137,7 +139,7 @@ class Turns:
             if wish is not None:
                 wish.withdrawn = True
             if not isinstance(e, Exception):
-                self._store.env.end_write()
+                self._env.end_write()
             self._turn_over()  # this thread may have been woken to take the next turn, or stopped on its way to wake another
             raise
         return wish.result()
@@ -184,14 +186,14 @@ class Turns:
         """Carries out what waits, in order, up to a wish and what is committed with it; None for all."""
         waiting = self.waiting
         while waiting and not (last is not None and last.done):
-            if len(waiting) < self._together and self._store.env.sync:
+            if len(waiting) < self._together and self._env.sync:
                 time.sleep(_GATHER_S)
             if self._commit_plain() or not waiting:
                 continue
             wish = waiting.popleft()
             self._together = 1
             try:
-                committed = self._store.transact_alone(wish.forms, wish.tx_meta, wish.strict, wish.call)
+                committed = self._transactor.transact_alone(wish.forms, wish.tx_meta, wish.strict, wish.call)
             except BaseException as e:
                 # an error is raised where the wish came from; an interrupt is this thread's
                 if isinstance(e, Exception) or last is None or wish is last:
@@ -207,7 +209,7 @@ class Turns:
         taken: list[tuple[Wish, Committed]] = []
         waiting = self.waiting
         try:
-            with self._store.plain_commits() as group:
+            with self._transactor.plain_commits() as group:
                 while waiting and len(taken) < MOST_IN_GROUP:
                     wish = waiting[0]
                     if not wish.over:

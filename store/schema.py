@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from store.datom import FIRST_ATTRIBUTE
 from store.edn import Keyword, Map, Vector, read_edn, show_form
 from store.errors import SchemaError, UserError, nearest
 from store.value import COERCE, INLINE, KIND_OF_TYPE, TYPES, Kind, check_untyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from store.snapshot import Snapshot
 
 FIRST_USER_AID = 64
 
@@ -404,3 +407,25 @@ def unknown_attribute(schema: Schema, ident: str) -> SchemaError:
         + f"declare it, for example {{:db/ident {ident} :db/valueType :db.type/string}}, or connect with strict=False",
         data={"attribute": ident, "nearest": near},
     )
+
+
+def read_attributes(snapshot: Snapshot, version: int) -> Schema:
+    """The schema that the datoms of a snapshot's attribute entities say, whatever the snapshot itself takes for its schema."""
+    found: dict[int, dict[str, Any]] = {}
+    for built_in in BUILTINS[:11]:
+        if not snapshot.count(built_in.aid):
+            continue
+        columns = snapshot.columns(built_in.aid)
+        start = int(columns.e.searchsorted(FIRST_ATTRIBUTE))
+        values = snapshot.decode(built_in, columns.v[start:])
+        for e, value in zip(columns.e[start:].tolist(), values, strict=True):
+            found.setdefault(e - FIRST_ATTRIBUTE, {})[built_in.ident] = value
+    attributes = []
+    for aid, props in found.items():
+        ident = props.pop(":db/ident", None)
+        if not isinstance(ident, Keyword):
+            continue
+        declared = ":db/cardinality" in props
+        bare = Attribute(aid=aid, ident=str(ident), declared=declared)
+        attributes.append(change_attribute(bare, props) if props else bare)
+    return Schema(attributes, version)

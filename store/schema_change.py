@@ -14,12 +14,11 @@ import numpy as np
 
 from store.columns import order_rows, order_stable
 from store.datom import FIRST_ATTRIBUTE, MAX_AID
-from store.edn import Keyword, Vector, show_form
+from store.edn import Vector, show_form
 from store.errors import SchemaError, UserError
 from store.resolve import CodeSource, encode, encode_column, show_code
 from store.schema import (
     BUILTINS,
-    CARDINALITY,
     FIRST_USER_AID,
     IDENT,
     Attribute,
@@ -371,31 +370,6 @@ def _coded(attribute: Attribute, codes: CodeSource) -> dict[int, int]:
         built_in = _PROPERTY_AID[key]
         out[built_in.aid] = encode(built_in, value, codes)
     return out
-
-
-def read_attributes(snapshot: Snapshot, version: int) -> Schema:
-    """The schema that the datoms of attribute entities say."""
-    found: dict[int, dict[str, Any]] = {}
-    for built_in in BUILTINS[:11]:
-        if not snapshot.count(built_in.aid):
-            continue
-        columns = snapshot.columns(built_in.aid)
-        start = int(np.searchsorted(columns.e, FIRST_ATTRIBUTE))
-        values = snapshot.decode(built_in, columns.v[start:])
-        for e, value in zip(columns.e[start:].tolist(), values, strict=True):
-            found.setdefault(e - FIRST_ATTRIBUTE, {})[built_in.ident] = value
-    attributes = []
-    for aid, props in found.items():
-        ident = props.pop(":db/ident", None)
-        if not isinstance(ident, Keyword):
-            continue
-        declared = _PROPERTY_AID_NAME in props
-        bare = Attribute(aid=aid, ident=str(ident), declared=declared)
-        attributes.append(change_attribute(bare, props) if props else bare)
-    return Schema(attributes, version)
-
-
-_PROPERTY_AID_NAME = next(a.ident for a in BUILTINS if a.aid == CARDINALITY)
 
 
 def _some(eids: Any) -> str:

@@ -26,8 +26,7 @@ from store.errors import TransactionError, UserError
 from store.log import log_key, read_log_key, unpack_part
 from store.overlay import Overlay
 from store.resolve import encode, show_code
-from store.schema import IDENT
-from store.schema_change import read_attributes
+from store.schema import IDENT, read_attributes
 from store.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ WRITER = """
 import os, random, sys
 sys.path.insert(0, sys.argv[4])
 import datalog as d
-from store import transactor
+import store.store
 path, notes, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 r = random.Random(seed)
-transactor.LEAST_NOVELTY = r.choice([50, 500, 5000])
+store.store.LEAST_NOVELTY = r.choice([50, 500, 5000])
 conn = d.connect(path, schema={
     ":tx/n": {":db/valueType": ":db.type/long", ":db/unique": ":db.unique/identity"},
     ":tx/m": {":db/valueType": ":db.type/long"},

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "store": [
-        "errors", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
+        "errors", "pattern", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment",
         "dictionary", "log", "index", "overlay", "cache", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
-        "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "check", "backup",
+        "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "speculation", "store", "check", "backup",
     ],
     "datalog": [
         "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "frames", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",

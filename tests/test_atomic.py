@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import datalog as d
-from store import transactor
 
 SCHEMA = {
     ":p/name": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
@@ -86,7 +85,7 @@ def carry_out(target: Any, step: Any) -> str | None:
 def test_steps_are_equal_to_transactions_and_undo_is_exact(tmp_path: Path, seed: int, monkeypatch: Any) -> None:
     """Random steps in one transaction give what they give one by one; undone, all is as it was; nothing is damaged."""
     r = random.Random(seed)
-    monkeypatch.setattr(transactor, "LEAST_NOVELTY", r.choice([1, 20, 5000]))
+    monkeypatch.setattr("store.store.LEAST_NOVELTY", r.choice([1, 20, 5000]))
     one, many = d.connect(tmp_path / "one", schema=SCHEMA), d.connect(tmp_path / "many", schema=SCHEMA)
     for _ in range(r.randrange(8)):
         step = random_step(r, many)

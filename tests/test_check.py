@@ -284,8 +284,8 @@ def test_an_attribute_emptied_in_the_novelty_and_deleted_leaves_no_index(tmp_pat
     """Retractions that are merged after the attribute was deleted take its value index along."""
     with d.connect(tmp_path / "db", schema={":a/x": {":db/valueType": ":db.type/long"}}) as conn:
         conn.load({":a/x": ([1, 2, 3], [4, 5, 6])})
-        conn.store.merge()
+        conn.store.transactor.merge()
         conn.transact([[":db/retract", e, ":a/x"] for e in (1, 2, 3)])
         conn.update_schema(delete=[":a/x"])
-        conn.store.merge()
+        conn.store.transactor.merge()
     assert d.check(tmp_path / "db") == []

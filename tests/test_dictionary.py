@@ -11,21 +11,21 @@ import datalog as d
 from store.dictionary import Dictionary, NewCodes
 from store.edn import Keyword
 from store.environment import ReadTxn
-from store.transactor import open_store
+from store.store import open_store
 
 
 def test_values_of_later_blocks_are_found_by_warm_caches(tmp_path: Path) -> None:
     """Codes given out after a cache was filled, in new blocks and in the appended last one, decode in bulk and one by one."""
     r = random.Random(4)
     store = open_store(tmp_path / "db", sync=False)
-    store.update_schema({":s": {":db/cardinality": ":db.cardinality/many"}})
+    store.transactor.update_schema({":s": {":db/cardinality": ":db.cardinality/many"}})
     aid = store.newest().schema.find(":s").aid  # type: ignore[union-attr]
     other = Dictionary(store.env)  # a second reader with caches of its own, as another process has
     made: list[str] = []
     for _ in range(120):
         new = [f"{len(made) + i} " + "v" * r.randrange(40) for i in range(r.choice([1, 2, 3, 70, 900]))]
         made += new
-        store.transact([{":s": v} for v in new])
+        store.transactor.transact([{":s": v} for v in new])
         snapshot = store.newest()
         codes = snapshot.columns(aid).v
         assert sorted(store.dictionary.decode_many(codes)) == sorted(made)

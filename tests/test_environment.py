@@ -88,6 +88,9 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="is a file"):
         d.connect(tmp_path / "file")
+    with pytest.raises(StorageError, match="too long") as caught:
+        d.connect(tmp_path / ("x" * 300))
+    assert caught.value.code == "store/path"
     for name, content in {
         "text": b"hello " * 5000,
         "zeros": bytes(20_000),
@@ -214,7 +217,7 @@ def test_two_processes_writing_in_turn_agree(tmp_path: Path) -> None:
                         conn.update_schema({f":new{i}": {":db/valueType": ":db.type/string"}})
                         conn.transact([{f":new{i}": f"shared {i}"}])
                     if i % 5 == 0:
-                        conn.store.merge()
+                        conn.store.transactor.merge()
                     print(conn.q("[:find (count ?e) . :where [?e :s]]"), flush=True)
                 """
             ),
@@ -241,7 +244,7 @@ def test_two_processes_writing_in_turn_agree(tmp_path: Path) -> None:
             if i % 7 == 0:
                 assert conn.q(f"[:find ?s . :where [_ :new{i} ?s]]") == f"shared {i}"
             if i % 9 == 0:
-                conn.store.merge()
+                conn.store.transactor.merge()
         other.stdin.close()
         other.wait(timeout=30)
         other.stdout.close()
@@ -368,6 +371,30 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_reading_loads_nothing_that_writes(tmp_path: Path) -> None:
+    """A program that asks a query loads neither the way of a transaction nor what few queries need; the first write loads it."""
+    with d.connect(tmp_path / "db", {":s": {":db/valueType": ":db.type/string"}}) as conn:
+        conn.transact([{":s": "a"}])
+    done = run_python(
+        """
+        import sys, datalog as d
+        conn = d.connect(sys.argv[1])
+        assert conn.q("[:find ?s . :where [_ :s ?s]]") == "a"
+        late = {"transactor", "speculation", "txdata", "resolve", "effects", "prepare", "plain", "commit", "group", "merge", "load",
+                "composition", "undo", "schema_change"}
+        names = {f"store.{name}" for name in late} | {"datalog.atomic", "datalog.naive", "lark", "orjson", "pathlib", "shutil"}
+        print(sorted(names & set(sys.modules)))
+        conn.transact([{":s": "b"}])
+        print(sorted(names - set(sys.modules)), len(conn.db()))
+        """,
+        str(tmp_path / "db"),
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "[]", done.stderr
+    assert "store." not in second.replace("store.speculation", "")
+    assert second.endswith(" 2")
+
+
 def test_every_public_name_is_loaded_when_it_is_used() -> None:
     """The table of lazily loaded names is the public list, each name resolves, and a misspelt one is an AttributeError."""
     done = run_python(
@@ -414,7 +441,7 @@ def test_a_reader_does_not_wait_for_a_transaction(tmp_path: Path) -> None:
         # another process commits: whoever reads after it sees that, also while a transaction here waits for its turn
         code = "import sys, datalog as d\nwith d.connect(sys.argv[1]) as c: c.transact([[':db/add', 1, ':n', 3]])"
         run_python(code, str(tmp_path / "db")).check_returncode()
-        with conn.store._lock:  # a transaction that has not got LMDB's lock yet
+        with conn.store.lock:  # a transaction that has not got LMDB's lock yet
             reader = threading.Thread(target=lambda: seen.append(conn.q("[:find ?n . :where [1 :n ?n]]")))
             reader.start()
             reader.join(0.1)
@@ -455,7 +482,7 @@ def test_threads_read_while_one_writes(tmp_path: Path) -> None:
         for i in range(400):
             conn.transact([{":db/id": 1, ":n": i, ":m": -i}])
             if i % 100 == 50:
-                conn.store.merge()
+                conn.store.transactor.merge()
         stop.set()
         for t in threads:
             t.join()

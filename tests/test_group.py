@@ -99,7 +99,7 @@ def test_waiting_transactions_share_a_commit(conn, monkeypatch) -> None:
         finish(group)
 
     monkeypatch.setattr(PlainCommits, "finish", counted)
-    with conn.store._lock:
+    with conn.store.lock:
         futures = [conn.transact_async([{":name": f"new {i // 2}"}]) for i in range(100)]
     reports = [f.result() for f in futures]
     assert max(sizes) > 50
@@ -208,7 +208,7 @@ def test_a_future_is_told_whoever_carried_it_out(conn, monkeypatch) -> None:
     other.start()
     assert committing.wait(10)
     told.set()
-    while not conn.store._writer._idle:
+    while not conn.store.transactor._writer._idle:
         pass
     go.set()
     other.join()
@@ -245,7 +245,7 @@ def test_one_that_is_interrupted_while_it_waits_leaves_no_gap(conn, monkeypatch)
         threads.append(threading.Thread(target=transact, args=(forms, str(k)), daemon=True))
         threads[-1].start()
         assert begun.wait(10)
-        while len(conn.store._turns.waiting) < k:
+        while len(conn.store.transactor.turns.waiting) < k:
             pass
     go.set()
     for thread in threads:
@@ -260,7 +260,7 @@ def test_an_interrupt_is_of_the_thread_that_gets_it(conn) -> None:
     def stopped(_: Any) -> Any:
         raise KeyboardInterrupt
 
-    turns = conn.store._turns
+    turns = conn.store.transactor.turns
     others = Wish([[":db.fn/call", stopped]], None, None, conn._call)
     turns.waiting.append(others)
     with pytest.raises(KeyboardInterrupt):
@@ -286,7 +286,7 @@ def test_groups_let_pages_go(conn, monkeypatch) -> None:
         conn.transact([{":n": 1}])
     moved.clear()
     for _ in range(16):
-        with conn.store._lock:
+        with conn.store.lock:
             futures = [conn.transact_async([{":n": i}]) for i in range(2)]
         for future in futures:
             future.result(10)

@@ -62,7 +62,7 @@ def db(request):
         conn.transact(forms)
         conn.transact([[":db/retract", 3, ":a", 3], {":db/id": 4, ":s": "new"}])
         if request.param == "segments":
-            conn.store.merge()
+            conn.store.transactor.merge()
         found = conn.db()
         yield found.filter(lambda _, datom: datom.e % 5 != 0) if request.param == "filtered" else found
 

@@ -99,7 +99,7 @@ def test_an_added_index_is_filled(tmp_path: Path, merged: bool) -> None:
     ) as conn:
         conn.transact([{":a": i % 7, ":s": f"t{i % 5}"} for i in range(100)])
         if merged:
-            conn.store.merge()
+            conn.store.transactor.merge()
         conn.transact([{":a": 3, ":s": "late"}])
         for on in (True, False, True):
             conn.update_schema({":a": {":db/index": on}, ":s": {":db/index": on}})
@@ -123,7 +123,7 @@ def test_a_type_may_be_given_to_untyped_data(tmp_path: Path) -> None:
             conn.update_schema({":b": LONG})
         conn.update_schema({":a": {":db/valueType": ":db.type/double"}})
         assert conn.q("[:find ?e . :where [?e :a 3.0]]") == 4
-        conn.store.merge()
+        conn.store.transactor.merge()
     assert check_path(tmp_path / "db")[0] == []
 
 
@@ -303,16 +303,16 @@ def test_an_index_switched_while_empty_is_right_later(tmp_path: Path, merged: bo
     """Datoms that were retracted before an index went off and on do not come back with it."""
     with d.connect(tmp_path / "db", {":u": LONG}, sync=False) as conn:
         conn.transact([{":db/id": 1, ":u": 1}])
-        conn.store.merge()
+        conn.store.transactor.merge()
         conn.transact([[":db/retract", 1, ":u", 1]])
         conn.update_schema({":u": {":db/index": False}})
         if merged:
-            conn.store.merge()
+            conn.store.transactor.merge()
         conn.update_schema({":u": {":db/index": True}})
         assert list(conn.db().datoms("avet", ":u", 1)) == []
         conn.update_schema({":u": {":db/unique": ":db.unique/identity"}})
         assert conn.db().entid([":u", 1]) is None
-        conn.store.merge()
+        conn.store.transactor.merge()
     assert check_path(tmp_path / "db")[0] == []
 
 

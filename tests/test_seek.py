@@ -47,7 +47,7 @@ def db(request: pytest.FixtureRequest) -> Any:
 
     conn.transact(some(40))
     if request.param != "novelty":
-        conn.store.merge()
+        conn.store.transactor.merge()
     if request.param == "both":
         conn.transact([*some(10), [":db/retractEntity", 3], [":db/retract", 5, ":m"]])
     yield conn.db()

@@ -108,6 +108,7 @@ def test_history_comes_back(people):
                 t.type("\x1b[A")
                 t.wait_for("[:find (count ?p) . :where [?p :person/name]]")
                 t.enter("", "300")
+            t.wait_for_end("people.db>")  # before, Ctrl-D would end the input of nobody
             t.type("\x04")
             assert t.ended() == 0
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from model import SCHEMA, Model, Refused
 
-from store import transactor, txdata
+from store import txdata
 from store.check import check_path
 from store.edn import strict_key
 from store.errors import UserError
 from store.seek import datoms
 from store.snapshot import Snapshot
-from store.transactor import Store, open_store, speculate
+from store.speculation import speculate
+from store.store import Store, open_store
 
 _EIDS = st.integers(1, 6)
 _TEMPS = st.sampled_from([-1, -2, -3, "a", "b"])
@@ -84,7 +85,7 @@ def _all_ways(snapshot: Snapshot) -> set[tuple[int, str, Any]]:
 
 def _open(tmp: Any) -> Store:
     store = open_store(tmp, sync=False)
-    store.update_schema(SCHEMA)
+    store.transactor.update_schema(SCHEMA)
     return store
 
 
@@ -94,9 +95,9 @@ def test_transactions_do_what_the_model_does(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, novelty: int, batch: int
 ) -> None:
     """After any sequence of transactions the store holds what the model holds, refuses what it refuses, and checks clean."""
-    monkeypatch.setattr(transactor, "MOST_NOVELTY", novelty)
-    monkeypatch.setattr(transactor, "LEAST_NOVELTY", 0)
-    monkeypatch.setattr(transactor, "FOLD_AT_CLOSE", 20)
+    monkeypatch.setattr("store.store.MOST_NOVELTY", novelty)
+    monkeypatch.setattr("store.store.LEAST_NOVELTY", 0)
+    monkeypatch.setattr("store.store.FOLD_AT_CLOSE", 20)
     monkeypatch.setattr(txdata, "BATCH", batch)
     outcomes = {"made": 0, "refused": 0}
 
@@ -120,7 +121,7 @@ def test_transactions_do_what_the_model_does(
                 except UserError:
                     assert expected is None, f"with_ refuses what the model takes: {forms}"
                 try:
-                    committed = store.transact(forms)
+                    committed = store.transactor.transact(forms)
                 except UserError as e:
                     assert expected is None, f"{e} but the model takes {forms}"
                     assert _facts(store.newest()) == model.as_set()
