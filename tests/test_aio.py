@@ -11,7 +11,7 @@ import pytest
 
 import datalog as d
 from datalog import aio
-from store.transactor import find_open
+from store.store import find_open
 
 pytest_plugins = ["pytester"]
 SCHEMA = {":n": {":db/valueType": ":db.type/long", ":db/unique": ":db.unique/identity"}}
