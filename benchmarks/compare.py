@@ -1,7 +1,7 @@
 """Workloads beside the peers, in one run: a table of medians and ratios, and JSON.
 
     python benchmarks/setup_peers.py                          # once: the peers, in an environment of their own
-    python benchmarks/compare.py people rules joins           # all peers there are
+    python benchmarks/compare.py people rules joins           # beside SQLite and DuckDB
     python benchmarks/compare.py joins --peers ours,sqlite --scale 0.1 --repeats 3
     python benchmarks/compare.py joins --scale 10 --peers ours,duckdb --json joins10.json
 
@@ -36,11 +36,14 @@ class Worker:
 
     def __init__(self, peer: str, workload: str, scale: float, python: str) -> None:
         self.peer = peer
+        self.out = ""  # why it takes no part
         command = [python, str(HERE / "worker.py"), peer, workload, str(scale)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to one request."""
+        if self.out:
+            return {"left out": self.out}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -61,6 +64,8 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -83,7 +88,10 @@ def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "faults": [],
     }
     for w in workers:
-        result["load"][w.peer] = w.ask(op="load")
+        result["load"][w.peer] = loaded = w.ask(op="load")
+        note_fault("load", w.peer, loaded, result["faults"])
+        if "seconds" not in loaded:
+            w.out = loaded.get("left out", "it was not loaded")
         print(f"  {w.peer:10} loaded: {result['load'][w.peer]}", flush=True)
     for name in names:
         result["queries"][name] = one_query(name, workers, arguments, result["faults"])
@@ -110,13 +118,12 @@ def one_query(name: str, workers: list[Worker], arguments: argparse.Namespace, f
             figure = figures[w.peer]
             if "rows" not in figure or figure["cold"] > SLOW_S:
                 continue
-            seconds = w.ask(op="run", query=name)["seconds"]
-            if i >= arguments.warmup:
-                figure["times"].append(seconds)
-            if arguments.columnar:
-                seconds = w.ask(op="run", query=name, columnar=True)["seconds"]
-                if i >= arguments.warmup:
-                    figure["columnar"].append(seconds)
+            kinds = {"times": False, "columnar": True} if arguments.columnar else {"times": False}
+            for kind, columnar in kinds.items():
+                found = w.ask(op="run", query=name, columnar=columnar)
+                note_fault(name, w.peer, found, faults)
+                if i >= arguments.warmup and "seconds" in found:
+                    figure[kind].append(found["seconds"])
     for figure in figures.values():
         if figure["cold"] is not None and figure["cold"] > SLOW_S:
             figure["times"].append(figure["cold"])
@@ -134,10 +141,9 @@ def one_task(name: str, workers: list[Worker], arguments: argparse.Namespace, fa
             if figure.get("left out") or (figure["times"] and figure["times"][0] > SLOW_S):
                 continue
             found = w.ask(op="run", task=name)
-            if "error" in found:
-                figure["left out"] = found["error"]
-                if "no attribute" not in found["error"]:
-                    note_fault(name, w.peer, found, faults)
+            note_fault(name, w.peer, found, faults)
+            if "seconds" not in found:
+                figure["left out"] = found.get("left out", "it failed")
                 continue
             figure["times"].append(found.pop("seconds"))
             figure.update(found)
@@ -146,8 +152,8 @@ def one_task(name: str, workers: list[Worker], arguments: argparse.Namespace, fa
 
 
 def note_fault(name: str, peer: str, found: dict[str, Any], faults: list[str]) -> None:
-    """Remembers an error; a peer that says that it has no such question is left out without one."""
-    if "error" in found and not found["error"].startswith("NotImplementedError"):
+    """Remembers an error; a peer that leaves a question out has none."""
+    if "error" in found:
         faults.append(f"{name}: {peer}: {found['error']}")
 
 

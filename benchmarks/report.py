@@ -46,7 +46,8 @@ def table(result: dict[str, Any], kind: str) -> list[str]:
         rows = next((figures[p]["rows"] for p in peers if "rows" in figures[p]), 0)
         ratio = figures["ratio"]
         ours = figures["ours"]
-        last = shown(ours["cold"]) if kind == "queries" else f"{ours['median'] * 1e6 / UNITS[name][0]:,.1f}"
+        each = f"{ours['median'] * 1e6 / UNITS[name][0]:,.1f}" if kind == "tasks" and result["scale"] == 1 else ""
+        last = shown(ours["cold"]) if kind == "queries" else each
         cells = [name, f"{rows:,}", shown(ours["median"]), *(shown(figures[p]["median"]) for p in others)]
         lines.append(f"| {' | '.join([*cells, '' if ratio is None else f'{ratio:.2f}', last])} |")
     return lines

@@ -60,6 +60,15 @@ class Workload:
         return next(q for q in self.queries if q.name == name)
 
 
+class LeftOut(Exception):  # noqa: N818 - no fault: a peer has no such question, or not in bearable time
+    """Raised by a peer that leaves a question or a task out; says why."""
+
+
+def plain(values: Any) -> list[Any]:
+    """A column as Python objects."""
+    return list(values.tolist() if hasattr(values, "tolist") else values)
+
+
 def timed(f: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds and result of a call, without the collector's pauses."""
     gc.collect()

@@ -110,7 +110,12 @@ class AsyncConnection:
     async def open(self) -> Self:
         """Opens the connection; `async with` does it."""
         if self._conn is None and not self._closed:
-            self._conn = await asyncio.get_running_loop().run_in_executor(self._pool, self._open_it)
+            opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_it)
+            try:
+                self._conn = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_unused)
+                raise
         return self
 
     async def close(self) -> None:
@@ -119,9 +124,11 @@ class AsyncConnection:
         for stop in self._running:
             stop.stop()
         conn, self._conn = self._conn, None
-        if conn is not None:
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, conn.close))
-        self._pool.shutdown(wait=False)
+        try:
+            if conn is not None:
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, conn.close))
+        finally:
+            self._pool.shutdown(wait=False)  # what it was given is done
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.open().__await__()
@@ -190,6 +197,12 @@ class AsyncConnection:
 
     def __repr__(self) -> str:
         return f"<AsyncConnection {'closed' if self._conn is None else repr(str(self._conn.path))}>"
+
+
+def _close_unused(opening: asyncio.Future[api.Connection]) -> None:
+    """Closes a connection whose opener was cancelled while it was opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _not_open() -> StoreClosed:

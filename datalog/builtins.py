@@ -749,10 +749,15 @@ BUILTINS: dict[str, Builtin] = {b.name: b for b in _TABLE}
 
 
 class Registry:
-    """Callables that a program registered by name, looked up after the built-ins."""
+    """Callables that a program registered by name, looked up after the built-ins. A name may be registered anew.
+
+    Attributes:
+        version: grows with every registration; a plan that holds callables is right for one version.
+    """
 
     def __init__(self) -> None:
         self._found: dict[str, Builtin] = {}
+        self.version = 0
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
         """Make a callable known to query texts, as predicate, function, aggregate and `:xform`.
@@ -765,6 +770,7 @@ class Registry:
         if not name or name[0] in "?$%:" or any(c.isspace() or c in '()[]{}"' for c in name):
             raise ValueError(f"{name!r} cannot be written as the name of a function in a query")
         self._found = {**self._found, name: Builtin(name, 0, None, function, function.__doc__ or "")}
+        self.version += 1
 
     def find(self, name: str) -> Builtin | None:
         """The registered callable of a name (its `scalar`), or None."""

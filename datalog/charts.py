@@ -30,7 +30,7 @@ def labelled(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[str
     Raises:
         UserError: `plot/columns` when there is no column of numbers, `plot/rows` for more than 100 rows.
     """
-    numbers = [i for i in range(len(columns)) if rows and all(type(row[i]) in (int, float) for row in rows)]
+    numbers = [i for i in range(len(columns)) if rows and all(map(_is_drawn, [row[i] for row in rows]))]
     if rows and not numbers:
         raise UserError(
             "plot/columns",
@@ -51,6 +51,11 @@ def labelled(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[str
         label = " ".join(v if isinstance(v, str) else edn_text(v) for i, v in enumerate(row) if i != value)
         found.append((plain(label), float(row[value])))
     return columns[value], found
+
+
+def _is_drawn(value: Any) -> bool:
+    """Whether a value is a number that a double can hold."""
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
 
 
 def bar_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from store.errors import DatalogError
+
 FOUND = 1
 USER = 2
 STORAGE = 3
@@ -62,6 +64,7 @@ QUICK = ("q", "pull", "explain", "schema", "stats", "completion")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -77,6 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not code:
             raise
     return code
+
+
+def _open_streams() -> None:
+    """Makes streams that were closed before the start: their input is empty, their output goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open while the process runs
 
 
 def console() -> NoReturn:
@@ -125,17 +135,31 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _told(error: Exception) -> int:
     """Print an error of the library and return its exit code; 0 for any other."""
-    from store.errors import DatalogError, InternalError, StorageError
+    worded = in_words(error)
+    if worded is None:
+        return 0
+    print(worded, file=sys.stderr)
+    return exit_code(worded)
+
+
+def in_words(error: BaseException) -> DatalogError | None:
+    """The error as the library words it: of a file or stream, too; None for a fault of a program."""
+    from store.errors import DatalogError, UserError
 
     if isinstance(error, OSError):
-        from store.errors import UserError
-
         place = f" {error.filename}" if error.filename else ""
-        error = UserError("cli/file", f"The file{place} cannot be used: {error.strerror or error}.",
-                          hint="give another path, or see to its permissions and to the disk")  # fmt: skip
-    if not isinstance(error, DatalogError):
-        return 0
-    print(error, file=sys.stderr)
+        return UserError("cli/file", f"The file{place} cannot be used: {error.strerror or error}.",
+                         hint="give another path, or see to its permissions and to the disk")  # fmt: skip
+    if isinstance(error, UnicodeEncodeError):
+        return UserError("cli/encoding", f"The output's encoding {error.encoding} has no {error.object[error.start]!a}.",
+                         hint="set PYTHONIOENCODING=utf-8; --format edn writes half characters as escapes")  # fmt: skip
+    return error if isinstance(error, DatalogError) else None
+
+
+def exit_code(error: DatalogError) -> int:
+    """The exit code that says whose an error is to mend."""
+    from store.errors import InternalError, StorageError
+
     if isinstance(error, StorageError) and error.code != "store/path":  # a wrong path is the user's to mend
         return STORAGE
     return INTERNAL if isinstance(error, InternalError) else USER

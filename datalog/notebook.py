@@ -43,16 +43,9 @@ def database_html(db: Any) -> str:
     """A database: its basis and number of datoms, and a table of its attributes with type, cardinality, uniqueness and count."""
     from html import escape  # noqa: PLC0415 - 3 ms that only notebooks need
 
-    from datalog.pictures import is_many, key_name, type_name  # noqa: PLC0415 - as above
+    from datalog.pictures import ATTRIBUTE_HEADS, attribute_rows  # noqa: PLC0415 - as above
 
-    counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
-    heads = "".join(f"<th>{head}</th>" for head in ("attribute", "type", "values", "unique", "datoms", "doc"))
-    rows = []
-    for ident, properties in db.schema.items():
-        cells = [
-            ident, type_name(properties), "many" if is_many(properties) else "one", key_name(properties),
-            f"{counts.get(ident, 0):,}", str(properties.get(":db/doc", "")),
-        ]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    heads = "".join(f"<th>{head}</th>" for head in ATTRIBUTE_HEADS)
+    rows = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in attribute_rows(db)]
     head = f"<p>Database with {len(db):,} datoms, basis tx {db.basis_tx}</p>"
     return f"{head}<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

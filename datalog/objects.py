@@ -27,11 +27,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Union
 from uuid import UUID
 
-from store.edn import Keyword, Symbol, show_form
+from store.edn import Keyword, Set, Symbol, show_form
 from store.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -257,38 +257,33 @@ class _Saving:
         self.data: list[Any] = []
         self.shapes: dict[type, Shape] = {}
 
-    def shape(self, cls: type) -> Shape:
-        if cls not in self.shapes:
-            self.shapes[cls] = shape_of(cls)
-            unknown = [f.ident for f in self.shapes[cls].fields if f.ident not in self.db.schema]
+    def collect(self, roots: Iterable[Any]) -> list[Any]:
+        """The objects that can be reached, each once; gives each its name."""
+        found = list(_reached(roots, self.shapes))
+        schema = self.db.schema
+        for cls, shape in self.shapes.items():
+            unknown = [f.ident for f in shape.fields if f.ident not in schema]
             if unknown:
                 raise UserError(
                     "object/undeclared",
                     f"The database has no attribute {', '.join(unknown)} for {cls.__name__}.",
                     hint=f"declare them: conn.update_schema(datalog.schema_of({cls.__name__}))",
                 )
-        return self.shapes[cls]
-
-    def collect(self, roots: Iterable[Any]) -> list[Any]:
-        """The objects that can be reached, each once; gives each its name."""
-        found: list[Any] = []
-        pending = deque(roots)
-        while pending:
-            thing = pending.popleft()
-            if id(thing) in self.names:
-                continue
-            shape = self.shape(type(thing))
-            self.names[id(thing)] = self.find(thing, shape) or f"object-{len(found)}"
-            found.append(thing)
-            for field in shape.fields:
-                if field.target is not None:
-                    pending += _values(thing, field)
+        for i, thing in enumerate(found):
+            self.names[id(thing)] = self.find(thing, self.shapes[type(thing)]) or f"object-{i}"
         return found
 
     def find(self, thing: Any, shape: Shape) -> int | None:
         """The entity of an object, when there is one."""
         if shape.eid is not None and getattr(thing, shape.eid) is not None:
-            return int(getattr(thing, shape.eid))
+            known = getattr(thing, shape.eid)
+            if type(known) is not int:
+                raise UserError(
+                    "object/value",
+                    f"{type(thing).__name__}.{shape.eid} is {known!r}.",
+                    expected="an entity id, or None",
+                )
+            return known
         for field in shape.fields:
             if field.is_identity and field.target is None:
                 for value in _values(thing, field):
@@ -299,14 +294,15 @@ class _Saving:
 
     def write(self, thing: Any) -> None:
         name, empty = self.names[id(thing)], True
-        for field in self.shape(type(thing)).fields:
+        for field in self.shapes[type(thing)].fields:
             values = _values(thing, field)
             if field.target is not None:
                 values = [self.names[id(v)] for v in values]
             if isinstance(name, int):
                 there = [datom.v for datom in self.db.datoms("eavt", name, field.ident)]
                 if field.container is not None or not values:
-                    self.data += [[":db/retract", name, field.ident, v] for v in there if v not in values]
+                    kept = Set(values)  # which tells 1.0M from 1.00M
+                    self.data += [[":db/retract", name, field.ident, v] for v in there if v not in kept]
             self.data += [[":db/add", name, field.ident, v] for v in values]
             empty = empty and not values
         if empty and not isinstance(name, int):
@@ -341,8 +337,8 @@ def _values(thing: Any, field: Field) -> list[Any]:
 
 def _save_data(things: Sequence[Any], names: dict[int, Any]) -> list[Any]:
     """Transaction data that saves objects, with what they refer to; `names` is filled with id(object) -> eid or tempid."""
-    for thing in things:
-        shape_of(type(thing))  # a fault of the class is told before the transaction begins
+    for cls in dict.fromkeys(map(type, things)):
+        shape_of(cls)  # a fault of the class is told before the transaction begins
 
     def make(db: Any) -> list[Any]:
         names.clear()
@@ -359,20 +355,30 @@ def save(conn: Any, things: Sequence[Any]) -> list[int]:
     names: dict[int, Any] = {}
     report = conn.transact(_save_data(things, names))
     eids = {key: report.tempids.get(name, name) for key, name in names.items()}
+    shapes: dict[type, Shape] = {}
+    for thing in _reached(things, shapes):
+        key = shapes[type(thing)].eid
+        if key is not None:
+            object.__setattr__(thing, key, eids[id(thing)])
+    return [eids[id(thing)] for thing in things]
+
+
+def _reached(roots: Iterable[Any], shapes: dict[type, Shape]) -> Iterator[Any]:
+    """The objects that can be reached, each once; `shapes` is filled with their classes, each read once."""
     seen: set[int] = set()
-    pending = list(things)
+    pending = deque(roots)
     while pending:
-        thing = pending.pop()
+        thing = pending.popleft()
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        shape = shape_of(type(thing))
-        if shape.eid is not None:
-            object.__setattr__(thing, shape.eid, eids[id(thing)])
-        for field in shape.fields:
+        cls = type(thing)
+        if cls not in shapes:
+            shapes[cls] = shape_of(cls)
+        yield thing
+        for field in shapes[cls].fields:
             if field.target is not None:
                 pending += _values(thing, field)
-    return [eids[id(thing)] for thing in things]
 
 
 # loading -------------------------------------------------------------------------------------------------------------

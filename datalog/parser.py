@@ -97,7 +97,7 @@ def parse_rules(rules: Any) -> Rules:
     """The `Rules` of an EDN text or of the same form as Python data: a vector of `[(name ?arg ...) clause ...]`."""
     if isinstance(rules, Rules):
         return rules
-    text, root = _read(rules)
+    text, root = _read(rules, "These are no rules: rules are one vector.", "[[(name ?x) clause ...] ...]")
     _check_nesting(text, root)
     return _QueryParser(text).rules(root)
 
@@ -118,16 +118,17 @@ def _check_nesting(text: str, root: Node) -> None:
         raise query_error("query/syntax", f"The text is nested deeper than {_DEEPEST} forms.", text, (0, 1))
 
 
-def _read(query: Any) -> tuple[str, Node]:
+def _read(
+    query: Any,
+    not_one: str = "This is no query: a query is one form in brackets.",
+    expected: str = "[:find ?x :where [?x :some/attribute]]",
+) -> tuple[str, Node]:
     if isinstance(query, str):
         try:
             return query, read_node(query)
         except EdnError as e:
             if e.code == "edn/trailing" and not query.lstrip().startswith(("[", "{", "(", ";", "#")):
-                message = "This is no query: a query is one form in brackets."
-                raise query_error(
-                    "query/syntax", message, query, (0, 1), expected="[:find ?x :where [?x :some/attribute]]"
-                ) from e
+                raise query_error("query/syntax", not_one, query, (0, 1), expected=expected) from e
             raise
     node = node_of(_keyed(query))
     return node.text, node

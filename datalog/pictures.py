@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from datalog.plan import Step
 
-__all__ = ["PLAN_FORMATS", "SCHEMA_FORMATS", "plan_fragment", "plan_picture", "reference_targets", "schema_picture"]
+__all__ = ["ATTRIBUTE_HEADS", "PLAN_FORMATS", "SCHEMA_FORMATS", "attribute_rows", "is_many", "key_name", "namespace_of",
+           "plan_fragment", "plan_picture", "reference_targets", "schema_picture", "type_name"]  # fmt: skip
+
+ATTRIBUTE_HEADS: Final = ("attribute", "type", "values", "unique", "datoms", "doc")  # of `attribute_rows`
 
 _LABEL: Final = 120  # characters of a label
 _SAMPLE: Final = 1000  # references of an attribute that are looked at
@@ -206,6 +209,22 @@ def is_many(properties: Mapping[str, Any]) -> bool:
 def key_name(properties: Mapping[str, Any]) -> str:
     """How an attribute is unique: "identity", "value", or nothing."""
     return str(properties.get(":db/unique", "")).rpartition("/")[2]
+
+
+def attribute_rows(db: Any) -> list[list[str]]:
+    """A row for each attribute of a database: name, type, one or many values, uniqueness, number of datoms, doc."""
+    counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
+    return [
+        [
+            ident,
+            type_name(p),
+            "many" if is_many(p) else "one",
+            key_name(p),
+            f"{counts.get(ident, 0):,}",
+            str(p.get(":db/doc", "")),
+        ]
+        for ident, p in db.schema.items()
+    ]
 
 
 def _local(ident: str) -> str:

@@ -126,7 +126,7 @@ class _Kept:
 
     def __init__(self, plan: Plan, schemas: list[Any], basis: list[int], rows: list[int]) -> None:
         self.plan = plan
-        self.registered = len(REGISTERED.names())
+        self.registered = REGISTERED.version
         self.small: SmallPlan | None = compile_small(plan, schemas[0]) if len(basis) == 1 else None
         self.schemas = schemas  # held, so that their ids stay theirs
         self.basis = basis
@@ -169,7 +169,7 @@ class Prepared:
     def _point(self, kept: _Kept, inputs: Sequence[Any]) -> Any:
         """The answer by the small plan used last, when it still fits; else TOO_MANY."""
         small = kept.small
-        if small is None or len(inputs) != len(self.query.inputs) or kept.registered != len(REGISTERED.names()):
+        if small is None or len(inputs) != len(self.query.inputs) or kept.registered != REGISTERED.version:
             return TOO_MANY
         snapshot = _engine.snapshot_of(inputs[small.source])
         if snapshot is None or snapshot.schema is not kept.schemas[0] or not _still_fits(kept, [snapshot]):
@@ -207,7 +207,7 @@ class Prepared:
     def plan(self, inputs: Sequence[Any]) -> Plan:
         """The plan for these inputs, a kept one when it still fits."""
         query = self.query
-        key: list[Any] = [len(REGISTERED.names())]
+        key: list[Any] = [REGISTERED.version]
         schemas: list[Any] = []
         snapshots: list[Any] = []
         rules: RuleSet | None = None

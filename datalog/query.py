@@ -97,6 +97,18 @@ class Term(Generic[T]):
     def __truediv__(self, other: Term[T] | T) -> Call[Any]:
         return call("/", self, other)
 
+    def __radd__(self, other: T) -> Call[T]:
+        return call("+", other, self)
+
+    def __rsub__(self, other: T) -> Call[T]:
+        return call("-", other, self)
+
+    def __rmul__(self, other: T) -> Call[T]:
+        return call("*", other, self)
+
+    def __rtruediv__(self, other: T) -> Call[Any]:
+        return call("/", other, self)
+
     def asc(self) -> Key:
         """This, smallest first, for `order_by`."""
         return Key(self.form, "asc")
@@ -217,6 +229,8 @@ def fact(e: Any, *rest: Any, of: Input | None = None, **named: Any) -> Clause:
             parts.append(named.pop(name))
         elif named:
             parts.append(ANY)
+    if named:
+        raise TypeError(f"fact() takes e, a, v, tx and added, each once, and of; not {', '.join(named)}")
     if parts and isinstance(parts[0], str):
         parts[0] = Attr(parts[0])
     form = [form_of(e), *map(form_of, parts)]
@@ -236,7 +250,7 @@ def call(name: str | Var[Any], *arguments: Any) -> Call[Any]:
 
 def and_(*clauses: Clause) -> Clause:
     """All of them: a branch of `or_`."""
-    return Clause(List([Symbol("and"), *(c.form for c in clauses)]))
+    return Clause(List([Symbol("and"), *_forms(clauses)]))
 
 
 def not_(*clauses: Clause, join: Sequence[Var[Any]] | None = None, of: Input | None = None) -> Clause:
@@ -259,9 +273,18 @@ def or_(
     return _nested("or", branches, shared, of)
 
 
+def _forms(clauses: Sequence[Clause]) -> list[Any]:
+    for clause in clauses:
+        if not isinstance(clause, Clause):
+            raise TypeError(
+                f"{clause!r} is no clause; equality is x.eq(y) and x.ne(y), for Python decides what == gives"
+            )
+    return [clause.form for clause in clauses]
+
+
 def _nested(name: str, clauses: Sequence[Clause], join: list[Any] | None, of: Input | None) -> Clause:
     head = [Symbol(name)] if join is None else [Symbol(f"{name}-join"), Vector(join)]
-    form = [*head, *(c.form for c in clauses)]
+    form = [*head, *_forms(clauses)]
     return Clause(List(form if of is None else [of.form, *form]))
 
 
@@ -316,7 +339,7 @@ def required(*variables: Var[Any]) -> Input:
 
 def rules(*branches: tuple[Clause, Sequence[Clause]]) -> RuleSet:
     """Rules of branches (head, clauses): `rules((ancestor(x, y), [fact(x, PARENT, y)]), (ancestor(x, y), [...]))`."""
-    return RuleSet(Vector(Vector([head.form, *(c.form for c in body)]) for head, body in branches))
+    return RuleSet(Vector(Vector([*_forms([head]), *_forms(body)]) for head, body in branches))
 
 
 # inputs --------------------------------------------------------------------------------------------------------------
@@ -427,7 +450,7 @@ class Query(Generic[Row, Answer]):
 
     def where(self, *clauses: Clause) -> Self:
         """More clauses."""
-        return self._with("where", [c.form for c in clauses], more=True)
+        return self._with("where", _forms(clauses), more=True)
 
     def in_(self, *inputs: Input | Var[Any]) -> Self:
         """The inputs, in the order in which `run` is given them; without it, one database."""
@@ -439,7 +462,7 @@ class Query(Generic[Row, Answer]):
 
     def having(self, *predicates: Clause) -> Self:
         """Predicates on the groups."""
-        return self._with("having", [p.form for p in predicates], more=True)
+        return self._with("having", _forms(predicates), more=True)
 
     def order_by(self, *keys: Term[Any] | Key | int) -> Self:
         """The keys to sort by: variables, calls of `find`, numbers of columns; `x.desc()` for the largest first."""

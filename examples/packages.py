@@ -8,7 +8,7 @@
     furthest apart:        pytest-xdist needs iniconfig in 2 steps
     in a circle:           none
 
-Only requirements that hold here are counted: those with an unmet `extra ==` or for packages that are not installed are left out.
+Requirements of extras, and those of packages that are not installed, are left out.
 """
 
 import re

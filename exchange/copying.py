@@ -1,7 +1,7 @@
 """Copying: a database directory copied while it is in use, consistent as of one commit.
 
 LMDB copies the pages of one read transaction; writers go on meanwhile. The copy is made beside its place and moved there
-when it is whole.
+when it is whole and on the disk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from exchange.files import sync_path
 from store.errors import UserError
 from store.store import find_open, open_store
 
@@ -40,7 +41,10 @@ def copy_database(source: Path, target: Path, *, compact: bool = False) -> dict[
         basis = with_identity.newest().basis_tx
         with_identity.release()
         (beside / "lock.mdb").unlink(missing_ok=True)
+        for made in (*beside.iterdir(), beside):
+            sync_path(made)
         beside.rename(target)
+        sync_path(target.parent)
     except BaseException:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from exchange.files import decoded, read_file
-from exchange.source import Column, Source, unique_idents
+from exchange.source import Column, Source, check_named, unique_idents
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def read_csv(
         skip: columns to leave out.
 
     Raises:
-        UserError: `file/...`, `import/csv` for a malformed line, `import/ragged`, `import/columns`, `import/empty`.
+        UserError: `file/...`, `import/csv` for a malformed line, `import/ragged`, `import/columns`, `import/column`,
+            `import/empty`.
     """
     text = decoded(read_file(path, "The table"), path, encoding)
     if not text.strip():
@@ -65,9 +66,7 @@ def read_csv(
     _check_lengths(body, len(head), text, separator, path)
     columns = list(zip(*body, strict=True)) if body else [()] * len(head)
     del rows, body
-    unknown = [name for name in skip if name not in head]
-    if unknown:
-        raise UserError("import/columns", f"{path} has no column {unknown[0]!r}.", expected=", ".join(head))
+    check_named(head, (*skip, *(names or ())), str(path))
     kept = [name for name in head if name not in skip]
     idents = unique_idents(kept, space, names or {}, str(path))
     everyone = np.arange(len(columns[0]), dtype=np.int64)

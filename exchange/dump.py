@@ -2,14 +2,15 @@
 
 The format, one EDN form a line, UTF-8, `.gz` packed if the name says so:
 
-    {:datalog/dump 1, :id uuid, :basis-tx n, :blocks n, :datoms n, :left-out {...}, :schema [{:db/ident ...} ...]}
-    {:block 1, :attribute :person/name, :datoms n, :sha256 "..."}        the digest of the two lines below
+    {:datalog/dump 1 :basis-tx n :blocks n :datoms n :left-out {...} :schema [{:db/ident ...} ...]}
+    {:block 1 :attribute :person/name :datoms n :sha256 "..."}           the digest of the two lines below
     [eid ...]
     [value ...]                                                          as many as eids
     ...
-    {:end true, :sha256 "..."}                                           the digest of all lines above
+    {:end true :sha256 "..."}                                            the digest of all lines above
 
-Blocks are at most 20,000 facts of one attribute, in the order of the schema, so memory does not grow with the database.
+Blocks are at most 20,000 facts of one attribute, in the order of the schema, references last: what they name is there before
+them. Memory holds the eids and codes of one attribute, and the values of one block.
 Entity ids are kept. Values are EDN; what EDN has no form for is tagged (`packed`). What a dump leaves out: history, what
 was said about transactions and references to them (their ids belong to the log; `datalog copy` keeps both), and the values of
 composite tuples, which make themselves. The header counts what was left out.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -72,10 +74,12 @@ class Block(NamedTuple):
 
 
 def pack(value: Any) -> Any:
-    """The value with what EDN cannot write tagged: bytes as #datalog/bytes "base64"; the exact inverse of `unpack`."""
+    """The value with what EDN cannot write tagged: #datalog/bytes "base64", #datalog/keyword ":a b"; the inverse of `unpack`."""
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind in _NAMES:
+        return value if _reads_back(value) else Tagged(_NAMES[kind], str(value))
     if isinstance(value, bytes):
         return Tagged(_BYTES, b64encode(value).decode("ascii"))
     if isinstance(value, Tagged):
@@ -89,9 +93,12 @@ def pack(value: Any) -> Any:
 def unpack(value: Any) -> Any:
     """The value that `pack` was given."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind in _NAMES:
         return value
     if isinstance(value, Tagged):
+        for made, tag in _NAMES.items():
+            if value.tag == tag:
+                return made(value.value)
         if value.tag == _BYTES:
             return b64decode(value.value, validate=True)
         if value.tag == _QUOTED:
@@ -100,7 +107,18 @@ def unpack(value: Any) -> Any:
     return _mapped(value, unpack)
 
 
-_PLAIN: Final = frozenset((str, int, float, bool, type(None), Keyword, Symbol))
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
+_NAMES: Final[dict[type, Symbol]] = {Keyword: Symbol("datalog/keyword"), Symbol: Symbol("datalog/symbol")}
+
+
+@lru_cache(maxsize=4096)
+def _reads_back(name: Keyword | Symbol) -> bool:
+    """Whether EDN has a form for a name: Python may make one of any text."""
+    try:
+        write_edn(name)
+    except EdnError:
+        return False
+    return True
 
 
 def _mapped(value: Any, f: Callable[[Any], Any]) -> Any:
@@ -122,10 +140,10 @@ def _mapped(value: Any, f: Callable[[Any], Any]) -> Any:
 def write_dump(db: Db, out: BinaryIO, step: Callable[[str, int, int], None] | None = None) -> Header:
     """Writes the dump of a database value to a binary file; returns what its header says."""
     snapshot = db.snapshot
-    parts = list(_parts(snapshot))
+    sizes = [len(part.e) for part in _parts(snapshot)]
     left = _left_out(snapshot)
-    blocks = sum(-(-len(p.e) // BLOCK) for p in parts)
-    datoms = sum(len(p.e) for p in parts)
+    blocks = sum(-(-size // BLOCK) for size in sizes)
+    datoms = sum(sizes)
     schema = Vector(
         Map({Keyword(k): v for k, v in {":db/ident": a.keyword, **_declaration(a)}.items()})
         for a in snapshot.schema.user_attributes()
@@ -142,7 +160,7 @@ def write_dump(db: Db, out: BinaryIO, step: Callable[[str, int, int], None] | No
     whole = hashlib.sha256(line)
     out.write(line)
     number = done = 0
-    for part in parts:
+    for part in _parts(snapshot):
         for start in range(0, len(part.e), BLOCK):
             number += 1
             e, v = part.e[start : start + BLOCK], part.v[start : start + BLOCK]
@@ -180,7 +198,7 @@ class _Part(NamedTuple):
 
 
 def _parts(snapshot: Snapshot) -> Iterator[_Part]:
-    for attribute in snapshot.schema.all_attributes():
+    for attribute in sorted(snapshot.schema.all_attributes(), key=lambda a: a.is_ref):
         if attribute.tuple_attrs or not snapshot.count(attribute.aid):
             continue
         columns = snapshot.columns(attribute.aid)
@@ -225,8 +243,10 @@ def read_header(file: BinaryIO, path: Path) -> tuple[Header, bytes]:
         UserError: `dump/format` for a file that is no dump, `dump/version` for one of another version.
         StoreCorrupt: `dump/damaged`.
     """
-    line = file.readline()
-    if not line.startswith(_MAGIC):
+    line = file.read(len(_MAGIC))
+    if line == _MAGIC:
+        line += file.readline()
+    else:
         shown = "it is empty" if not line else "its first line is none of a dump"
         raise UserError(
             "dump/format", f"{path} is no dump of a database: {shown}.", expected="a file of `datalog dump`"
@@ -239,12 +259,21 @@ def read_header(file: BinaryIO, path: Path) -> tuple[Header, bytes]:
                 "dump/version", f"{path} is of version {version}; this release reads version {VERSION}.",
                 hint="load it with the release that wrote it, or a later one",
             )  # fmt: skip
-        left = {str(k)[1:]: int(n) for k, n in head[":left-out"].items()}
+        left = {str(k)[1:]: _count(n) for k, n in head[":left-out"].items()}
         digest = hashlib.sha256(line).hexdigest()
         schema = tuple(head[":schema"])
-        return Header(head[":blocks"], head[":datoms"], schema, left, head[":basis-tx"], digest), line
+        blocks, datoms, basis = (_count(head[name]) for name in (":blocks", ":datoms", ":basis-tx"))
+        for attribute in schema:
+            attribute.items()  # a map
+        return Header(blocks, datoms, schema, left, basis, digest), line
     except (EdnError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as e:
         raise _damaged(path, "the first line cannot be read") from e
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("no number")
+    return value
 
 
 def check_dump(file: BinaryIO, path: Path, step: Callable[[str, int, int], None] | None = None) -> Header:

@@ -3,11 +3,14 @@
     rows of a query                -> csv, json, ndjson, edn, markdown, parquet, arrow
     entities of a namespace        -> the same, a column for each attribute; several values as an EDN vector (CSV) or an array
 
-What is exported as EDN or NDJSON imports again as it was; CSV and JSON do where types are given.
+What is exported as EDN or NDJSON imports again as it was; CSV and JSON do where types are given, but for empty strings in
+CSV: an empty field is no fact.
 """
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from datalog.pictures import is_many, namespace_of
@@ -58,10 +61,8 @@ def entity_rows(db: Db, space: str, *, eids: bool = False) -> tuple[list[str], l
         if not is_many(schema[ident]):
             maps.append(dict(db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v]]", ident)))
             continue
-        found: dict[int, Any] = {}
-        for e, v in db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v] :order-by [?e ?v]]", ident):
-            found[e] = (*found.get(e, ()), v)
-        maps.append(found)
+        rows = db.q("[:find ?e ?v :in $ ?a :where [?e ?a ?v] :order-by [?e ?v]]", ident)
+        maps.append({e: tuple(v for _, v in facts) for e, facts in groupby(rows, key=itemgetter(0))})
     everyone = sorted(set().union(*maps))
     columns = [list(map(m.get, everyone)) for m in maps]
     names = [*([":db/id"] if eids else []), *idents]

@@ -5,6 +5,7 @@ A name that ends in `.gz` is compressed text.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import os
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["decoded", "open_file", "read_file", "whole_file"]
+__all__ = ["decoded", "open_file", "read_file", "sync_path", "whole_file"]
 
 
 @contextlib.contextmanager
@@ -50,10 +51,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # noqa: PTH101 - what open() would have made
         os.replace(name, path)  # noqa: PTH105 - the name is text
+        sync_path(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108 - the same
         raise
+
+
+def sync_path(path: Path) -> None:
+    """Makes the content of a file, or the names in a directory, reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_file(path: Path, what: str = "The file") -> BinaryIO:
@@ -77,23 +88,28 @@ def read_file(path: Path, what: str = "The file") -> bytes:
         raise UserError("file/read", f"{what} {path} cannot be read: {e}.", hint="write or fetch the file again") from e
 
 
-def decoded(raw: bytes, path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file's bytes; a byte order mark at the beginning is left out.
+def decoded(
+    raw: bytes,
+    where: Path | str,
+    encoding: str = "utf-8",
+    hint: str = "name its encoding, for example --encoding latin-1, or write it as UTF-8",
+) -> str:
+    """The text of bytes; a byte order mark at the beginning is left out. `where` they are from is for the error.
 
     Raises:
         UserError: `file/encoding`, with the byte and the line.
     """
     try:
-        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except LookupError as e:
-        raise UserError(
-            "file/encoding", f"There is no encoding {encoding!r}.", expected="utf-8, latin-1, cp1252, ..."
-        ) from e
+        return raw.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise UserError(
             "file/encoding",
-            f"{path} is not {encoding}: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
-            hint="name its encoding, for example --encoding latin-1, or write it as UTF-8",
+            f"{where} is not {encoding}: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
+            hint=hint,
             data={"byte": e.start, "line": line},
+        ) from e
+    except (LookupError, ValueError) as e:
+        raise UserError(
+            "file/encoding", f"There is no encoding of texts {encoding!r}.", expected="utf-8, latin-1, cp1252, ..."
         ) from e

@@ -10,6 +10,7 @@ save those whose key - a column made `:db.unique/identity` - is there already: t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,17 +18,17 @@ import numpy as np
 from exchange.csv_files import read_csv
 from exchange.parquet_files import read_arrow
 from exchange.records import read_edn_records, read_json
-from exchange.source import ident_of
+from exchange.source import check_named, ident_of
 from exchange.types import TYPES, convert, infer
 from store.composition import quiet_collector
-from store.edn import Keyword
-from store.errors import UserError, nearest
+from store.edn import Keyword, read_edn, strict_key
+from store.errors import EdnError, UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from datalog import Connection, Db
+    from datalog import Connection, Db, TxReport
     from exchange.source import Column, Source
 
 __all__ = ["FORMATS", "ImportPlan", "default_space", "format_of", "plan_import", "read_source", "run_import"]
@@ -94,7 +95,7 @@ def _read(
     skip: Sequence[str],
 ) -> Source:
     kind = format_of(path, form)
-    inside = space or default_space(path)
+    inside = default_space(path) if space is None else _checked_space(space)
     given = {column: ident_of(ident, inside) for column, ident in (names or {}).items()}
     if kind == "csv":
         tab = "\t" if path.suffix.lower() == ".tsv" else None
@@ -105,13 +106,24 @@ def _read(
         return read_json(path, inside, names=given, skip=skip)
     if kind == "edn":
         return read_edn_records(path, inside, names=given, skip=skip)
-    return read_arrow(path, inside, names=given, skip=skip)
+    return read_arrow(path, inside, kind, names=given, skip=skip)
 
 
 def default_space(path: Path) -> str:
     """The namespace that a file's name gives: "people" for data/People.csv.gz."""
     stem = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
     return ident_of(stem, "x").rpartition("/")[2]
+
+
+def _checked_space(space: str) -> str:
+    name = space.removeprefix(":")
+    try:
+        read_edn(f":{name}/x")
+    except EdnError as e:
+        raise UserError(
+            "import/namespace", f"{space!r} cannot be the namespace of attributes.", expected="a name such as person"
+        ) from e
+    return name
 
 
 @dataclass(slots=True)
@@ -188,15 +200,7 @@ def _column_name(source: Source, name: str) -> str:
 
 
 def _check_names(source: Source, types: Mapping[str, str], key: str | None) -> None:
-    names = [c.name for c in source.columns]
-    for name in (*types, *([key] if key else [])):
-        if name not in names:
-            close = nearest(name, names)
-            raise UserError(
-                "import/column",
-                f"There is no column {name!r}." + (f" Did you mean {close!r}?" if close else ""),
-                expected=", ".join(names) or "a file with columns",
-            )
+    check_named([c.name for c in source.columns], (*types, *([key] if key else [])), "The table")
     for name, type_name in types.items():
         if type_name not in TYPES:
             close = nearest(type_name, TYPES)
@@ -269,14 +273,22 @@ def _check_key(column: Column, source: Source) -> None:
             hint="give every row a value, or choose another --key",
         )  # fmt: skip
     seen: dict[Any, int] = {}
-    for row, value in zip(column.entities.tolist(), column.values, strict=True):
-        first = seen.setdefault(value, row)
+    for row, value in zip(column.entities.tolist(), _plain(column), strict=True):
+        first = seen.setdefault(strict_key(value), row)
         if first != row:
             raise UserError(
                 "import/key",
                 f"{source.place(row)}: the key {column.name} is {value!r} here and in {source.place(first)}.",
                 hint="a key names one row; choose another --key, or none",
             )
+
+
+def _plain(column: Column) -> list[Any]:
+    """The values of a column as the database gives them back."""
+    if not isinstance(column.values, np.ndarray):
+        return list(column.values)
+    values: list[Any] = column.values.tolist()
+    return [v.replace(tzinfo=UTC) for v in values] if column.values.dtype.kind == "M" else values
 
 
 def _properties(column: Column, *, unique: bool) -> dict[str, Any]:
@@ -303,8 +315,7 @@ def run_import(
     """
     tell = step or _quiet
     known = conn.schema
-    new = {ident: properties for ident, properties in plan.schema.items() if ident not in known}
-    changed = {ident: properties for ident, properties in plan.schema.items() if ident in known}
+    changes = any(ident in known for ident in plan.schema)
     source = plan.source
     found = 0
 
@@ -314,19 +325,18 @@ def run_import(
         tell("load", 0, 0)
         return {c.ident: (eids[c.entities], eids[c.values] if c.local else c.values) for c in plan.columns}
 
-    tx = None
+    report: TxReport | None
     with quiet_collector():
-        if dry_run:
-            with conn.atomic(dry_run=True) as work:
+        if dry_run or changes:
+            with conn.atomic(dry_run=dry_run) as work:
+                tell("change the schema", 0, 0)
                 work.update_schema(plan.schema)
                 work.load(columns(work.db()))
+            report = work.report
         else:
-            if changed:
-                tell("change the schema", 0, 0)
-                conn.update_schema(changed)
             tell("number the entities", 0, 0)
-            report = conn.load(columns, new)
-            tx = report.tx if report.db_after != report.db_before else None
+            report = conn.load(columns, plan.schema)
+    tx = report.tx if report is not None and report.db_after != report.db_before else None
     return {
         "rows": source.rows,
         "entities": source.entities,
@@ -349,10 +359,10 @@ def _number(db: Db, plan: ImportPlan) -> tuple[Any, int]:
     eids = np.arange(first, first + source.entities, dtype=np.int64)
     if plan.key is None:
         return eids, 0
-    there = dict(db.q("[:find ?v ?e :in $ ?a :where [?e ?a ?v]]", plan.key.ident))
+    there = {strict_key(v): e for v, e in db.q("[:find ?v ?e :in $ ?a :where [?e ?a ?v]]", plan.key.ident)}
     found = 0
-    for row, value in zip(plan.key.entities.tolist(), plan.key.values, strict=True):
-        eid = there.get(value)
+    for row, value in zip(plan.key.entities.tolist(), _plain(plan.key), strict=True):
+        eid = there.get(strict_key(value))
         if eid is not None:
             eids[row] = eid
             found += 1

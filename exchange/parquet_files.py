@@ -6,12 +6,14 @@ says how many there were.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exchange.files import read_file
 from exchange.records import from_records
-from exchange.source import Column, Source, unique_idents
+from exchange.source import Column, Source, check_named, unique_idents
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,11 +36,14 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def read_arrow(path: Path, space: str, *, names: dict[str, str] | None = None, skip: Sequence[str] = ()) -> Source:
-    """The columns of a Parquet file, or of an Arrow IPC file (`.arrow`, `.feather`).
+def read_arrow(
+    path: Path, space: str, form: str, *, names: dict[str, str] | None = None, skip: Sequence[str] = ()
+) -> Source:
+    """The columns of a Parquet file, or of an Arrow IPC file, as `form` says: "parquet" or "arrow". `.gz` is unpacked.
 
     Raises:
-        UserError: `import/pyarrow` without the extra, `import/arrow` for a file that is neither.
+        UserError: `import/pyarrow` without the extra, `import/arrow` for a file that is not of its format, `import/column`
+            for a name in `names` or `skip` that it does not have, `import/value` for a time that is out of range.
     """
     arrow = _pyarrow()
     import pyarrow.feather  # noqa: PLC0415 - as said
@@ -46,13 +51,15 @@ def read_arrow(path: Path, space: str, *, names: dict[str, str] | None = None, s
 
     if not path.is_file():
         raise UserError("file/read", f"The table {path} cannot be read: it is no file.", hint="check the path")
+    packed = io.BytesIO(read_file(path, "The table")) if path.suffix == ".gz" else str(path)
     try:
-        reader = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table
-        table = reader(str(path))
+        reader = pyarrow.parquet.read_table if form == "parquet" else pyarrow.feather.read_table
+        table = reader(packed)
     except (arrow.ArrowException, OSError, ValueError) as e:
         raise UserError(
             "import/arrow", f"{path} cannot be read: {str(e).splitlines()[0]}", expected="a Parquet or Arrow IPC file"
         ) from e
+    check_named(table.column_names, (*skip, *(names or ())), str(path))
     columns = [name for name in table.column_names if name not in skip]
     idents = unique_idents(columns, space, names or {}, str(path))
 
@@ -69,8 +76,8 @@ def read_arrow(path: Path, space: str, *, names: dict[str, str] | None = None, s
         elif len(made.entities):
             found.append(made)
     source = Source(found, table.num_rows, table.num_rows, place, notes)
-    if nested:  # lists, structs: value by value
-        more = from_records(table.select(nested).to_pylist(), space, place, idents)
+    if nested and table.num_rows:  # lists, structs: value by value
+        more = from_records(table.select(nested).to_pylist(), space, place, {name: idents[name] for name in nested})
         source.columns += more.columns
         source.entities = more.entities
         source.notes += more.notes
@@ -106,8 +113,14 @@ def _column(name: str, ident: str, data: Any, arrow: Any, notes: list[str]) -> C
             return Column(name, ident, entities, numbers.tolist(), "bigint")
         return Column(name, ident, entities, numbers.astype(np.int64), "long")
     if types.is_timestamp(kind) or types.is_date(kind):
-        micro = data.cast(arrow.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
-        if types.is_timestamp(kind) and kind.unit == "ns" and not micro.cast(kind, safe=False).equals(data):
+        fine = types.is_timestamp(kind) and kind.unit == "ns"
+        try:
+            micro = data.cast(arrow.timestamp("us", tz=getattr(kind, "tz", None)), safe=not fine)
+        except arrow.ArrowInvalid as e:
+            raise UserError(
+                "import/value", f"{name} has a time that is too far away: {e}.", expected="the years 1 to 9999"
+            ) from e
+        if fine and not micro.cast(kind, safe=False).equals(data):
             notes.append(f"{name}: nanoseconds are cut to microseconds")
         times = micro.cast(arrow.int64()).to_numpy(zero_copy_only=False).view("datetime64[us]")
         return Column(name, ident, entities, times, "instant")
@@ -146,10 +159,14 @@ def _arrow_column(arrow: Any, values: list[Any]) -> Any:
     from datalog.render import edn_text  # noqa: PLC0415 - the same
 
     kinds = {type(v) for v in values if v is not None}
-    if kinds == {datetime}:
-        return arrow.array(values, arrow.timestamp("us", tz="UTC"))
-    if len(kinds) <= 1 and kinds <= {bool, float, bytes, str, Decimal}:
-        return arrow.array(values)
-    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
-        return arrow.array(values, arrow.int64())
-    return arrow.array([v if v is None or isinstance(v, str) else edn_text(v) for v in values], arrow.string())
+    try:
+        if kinds == {datetime}:
+            return arrow.array(values, arrow.timestamp("us", tz="UTC"))
+        if len(kinds) <= 1 and kinds <= {bool, float, bytes, str, Decimal}:
+            return arrow.array(values)
+        if kinds == {int}:
+            return arrow.array(values, arrow.int64())
+    except (arrow.ArrowInvalid, OverflowError, UnicodeEncodeError):  # an integer or decimal too long, half a character
+        pass
+    texts = (v if v is None or isinstance(v, str) else edn_text(v) for v in values)
+    return arrow.array([v if v is None else v.encode("utf-8", "replace").decode() for v in texts], arrow.string())

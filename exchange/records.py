@@ -7,6 +7,8 @@ every value as it is. JSON text that is a string stays a string, whatever it loo
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +18,7 @@ import numpy as np
 
 from datalog.render import edn_text
 from exchange.files import decoded, read_file
-from exchange.source import Column, Source, ident_of
+from exchange.source import Column, Source, check_named, ident_of
 from store.edn import Keyword, Map, Node, Set, Symbol, read_nodes
 from store.errors import UserError
 
@@ -39,6 +41,7 @@ _TYPES: Final[dict[type, str]] = {
     bytes: "bytes",
 }
 _DEEPEST: Final = 50
+_LONG_NUMBER: Final = re.compile(r"[0-9]{19}")
 
 
 def read_json(path: Path, space: str, *, names: dict[str, str] | None = None, skip: Sequence[str] = ()) -> Source:
@@ -55,7 +58,7 @@ def read_json(path: Path, space: str, *, names: dict[str, str] | None = None, sk
         raise UserError("import/empty", f"{path} is empty.", expected="an array of objects, or an object a line")
     lines: list[int] | None = None
     try:
-        data = orjson.loads(text)
+        data = _loaded(text)
     except orjson.JSONDecodeError as whole:
         if text.lstrip()[:1] != "{":
             raise UserError(
@@ -66,7 +69,7 @@ def read_json(path: Path, space: str, *, names: dict[str, str] | None = None, sk
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    data.append(orjson.loads(line))
+                    data.append(_loaded(line))
                 except orjson.JSONDecodeError as e:
                     raise UserError(
                         "import/json", f"{path}, line {number}, column {e.colno}: {e.msg}.", expected="an object a line"
@@ -77,7 +80,20 @@ def read_json(path: Path, space: str, *, names: dict[str, str] | None = None, sk
     def place(row: int) -> str:
         return f"{path}, line {lines[row]}" if lines is not None else f"{path}, object {row + 1}"
 
-    return from_records(records, space, place, names or {}, skip)
+    return from_records(records, space, place, names or {}, skip, str(path))
+
+
+def _loaded(text: str) -> Any:
+    """What a JSON text says. orjson makes a float of an integer beyond 64 bits: a text that may hold one is read again."""
+    import orjson  # noqa: PLC0415 - for this format
+
+    data = orjson.loads(text)
+    if not _LONG_NUMBER.search(text):
+        return data
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        raise orjson.JSONDecodeError("an integer has more than 4,300 digits", text, 0) from e
 
 
 def read_edn_records(
@@ -101,7 +117,7 @@ def read_edn_records(
     def place(row: int) -> str:
         return f"{path}, line {text.count(chr(10), 0, starts[row]) + 1}"
 
-    return from_records([n.value for n in nodes], space, place, names or {}, skip)
+    return from_records([n.value for n in nodes], space, place, names or {}, skip, str(path))
 
 
 class _Growing:
@@ -122,21 +138,26 @@ def from_records(
     place: Callable[[int], str],
     names: Mapping[str, str],
     skip: Sequence[str] = (),
+    where: str = "The table",
 ) -> Source:
     """The columns of maps.
 
     Raises:
-        UserError: `import/record` for what is no map, and for a column that has objects and other values.
+        UserError: `import/record` for what is no map, and for a column that has objects and other values; `import/column` for
+            a name in `names` or `skip` that no map has.
     """
     columns: dict[tuple[str, str], _Growing] = {}
     entities = len(records)
-    skipped = frozenset(skip)
+    # a keyword is named with its colon or without
+    skipped = frozenset(map(_bare, skip))
+    given = {_bare(name): ident for name, ident in names.items()}
+    outer: dict[str, None] = {}  # the columns of the records themselves
 
     def column(key: Any, inside: str) -> _Growing:
         found = columns.get((inside, key))
         if found is None:
             name = str(key)
-            ident = names.get(name) if inside == space else None
+            ident = given.get(_bare(name)) if inside == space else None
             found = columns[inside, key] = _Growing(name, ident or ident_of(name, inside))
         return found
 
@@ -145,7 +166,12 @@ def from_records(
         if depth > _DEEPEST:
             raise UserError("import/record", f"{place(row)}: objects are nested deeper than {_DEEPEST}.")
         for key, value in record.items():
-            if value is None or (depth == 0 and key in skipped):
+            if depth == 0:
+                bare = _bare(str(key))
+                outer[bare] = None
+                if bare in skipped:
+                    continue
+            if value is None:
                 continue
             target = column(key, inside)
             items = value
@@ -183,10 +209,15 @@ def from_records(
                 expected='objects such as {"name": "Ada", "age": 36}',
             )
         take(record, row, space, row, 0)
+    check_named(list(outer), map(_bare, (*skip, *names)), where)
     notes: list[str] = []
     made = [_column(c, notes) for c in columns.values() if c.values]
     _check_idents(made, space)
     return Source(made, len(records), entities, place, notes)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(":")
 
 
 def _column(column: _Growing, notes: list[str]) -> Column:

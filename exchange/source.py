@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from store.errors import UserError
+from store.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Column", "Source", "ident_of", "unique_idents"]
+__all__ = ["Column", "Source", "check_named", "ident_of", "unique_idents"]
 
 _NOT_NAME: Final = re.compile(r"[^\w?!*+<>=.&-]+")
 
@@ -70,6 +70,22 @@ def _word(text: str) -> str:
     if _NOT_NAME.search(text) or text != text.lower():
         text = _NOT_NAME.sub("-", text).strip("-").lower()
     return text
+
+
+def check_named(columns: Sequence[str], named: Iterable[str], where: str) -> None:
+    """Looks whether a file has the columns that options name.
+
+    Raises:
+        UserError: `import/column`.
+    """
+    for name in named:
+        if name not in columns:
+            close = nearest(name, columns)
+            raise UserError(
+                "import/column",
+                f"{where} has no column {name!r}." + (f" Did you mean {close!r}?" if close else ""),
+                expected=", ".join(columns) or "a file with columns",
+            )
 
 
 def unique_idents(names: Iterable[str], space: str, given: dict[str, str], where: str) -> dict[str, str]:

@@ -117,7 +117,10 @@ def _instants(column: Sequence[str]) -> list[Any] | None:
 
 def _instant(cell: str) -> datetime:
     found = datetime.fromisoformat(cell)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+    try:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except OverflowError as e:  # the year 0 or 10000 in UTC
+        raise ValueError(cell) from e
 
 
 def _uuids(column: Sequence[str]) -> list[Any] | None:
@@ -200,6 +203,13 @@ def _integer(cell: str) -> int:
     return int(cell.removesuffix("N"))
 
 
+def _decimal(cell: str) -> Decimal:
+    value = Decimal(cell.removesuffix("M"))
+    if "_" in cell or not value.is_finite():
+        raise ValueError(cell)
+    return value
+
+
 def _any_instant(cell: str) -> Any:
     return read_edn(cell) if cell.startswith("#inst") else _instant(cell.strip())
 
@@ -233,7 +243,7 @@ _PARSE: Final[dict[str, Callable[[str], Any]]] = {
     "bigint": _integer,
     "ref": _integer,
     "double": _double,
-    "bigdec": lambda cell: Decimal(cell.removesuffix("M")),
+    "bigdec": _decimal,
     "instant": _any_instant,
     "uuid": _uuid,
     "keyword": _keyword,
@@ -245,6 +255,7 @@ _EXPECTED: Final = {
     "boolean": "true or false",
     "long": "an integer such as -12",
     "double": "a number such as 1.5",
+    "bigdec": "a decimal such as 1.50",
     "instant": "a time such as 2024-05-01 or 2024-05-01T10:30:00Z",
     "keyword": "a keyword such as :active",
     "ref": "an entity id",

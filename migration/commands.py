@@ -29,8 +29,10 @@ from migration.keymap import KeyMap, builtin
 from migration.memory_commands import STAGED, ask, run_staged
 from migration.memory_model import uses_database
 from migration.record_keeper import stage_file
+from migration.rules import KEY
 from migration.source import read_memory, write_memory
 from migration.stages import StageRecord
+from migration.subcommands import overview
 from migration.verify import verify
 from store.errors import KeyMapError, StoreLocked, UserError
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLE", "run"]
 
 FOUND: Final = 1
-USER: Final = 2
 #: the memory of the examples; `examples/memory.edn` is a copy of it
 EXAMPLE: Final = Path(__file__).parent / "data" / "memory.edn"
 
@@ -57,19 +58,9 @@ def run(command: str, arguments: list[str]) -> int:
     if first in STAGED:
         return run_staged(first, arguments[1:], _keymap, Bar)
     known = {**{name: text for name, (_, text) in _MEMORY.items()}, **STAGED}
-    lines = "\n".join(f"  {name:<9}{text}" for name, text in known.items())
-    parser = argparse.ArgumentParser(
-        prog="datalog memory",
-        usage="datalog memory COMMAND ...",
-        description=f"Moves an EDN memory file into a database, and proves that nothing was lost.\n\ncommands:\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    return overview(
+        "memory", "Moves an EDN memory file into a database, and proves that nothing was lost.", known, arguments
     )
-    parser.add_argument("command", choices=list(known), metavar="COMMAND", help=argparse.SUPPRESS)
-    if first is None:
-        parser.print_help()
-        return USER
-    parser.parse_args(arguments)
-    return 0
 
 
 def _parser(name: str, description: str, *, file: bool) -> argparse.ArgumentParser:
@@ -138,6 +129,14 @@ def _check_unstaged(conn: d.Connection, keymap: KeyMap) -> None:
         )
 
 
+def _check_memory(db: d.Db, path: Path) -> None:
+    """Raises `memory/none` when no memory was ever brought into a database."""
+    if KEY not in db.schema:
+        raise UserError(
+            "memory/none", f"{path} holds no memory.", hint="`datalog memory import` brings one in; is it this one?"
+        )
+
+
 def _verify(arguments: list[str]) -> int:
     parser = _parser(
         "verify", "Compares every key of a memory file with a database. Exit code 1: they differ.", file=True
@@ -159,6 +158,7 @@ def _verify(arguments: list[str]) -> int:
         bar("read the file", 0, 0)
         memory = read_memory(given.file)
         with d.connect(given.db, read_only=True) as conn, conn.db() as db:
+            _check_memory(db, given.db)
             outcome = verify(db, keymap, memory, progress=bar)
     print(report.as_json(outcome.as_dict()) if given.json else report.verification_text(outcome))
     return 0 if outcome.equal else FOUND
@@ -184,10 +184,11 @@ def _export(arguments: list[str]) -> int:
     keymap = _keymap(given.keymap)
     ahead = saves_ahead(given.db) if given.db.is_dir() else []
     with d.connect(given.db, read_only=True) as conn, conn.db() as db, paused_gc():
+        _check_memory(db, given.db)
         stored = fetch(db, keymap)
         # what a process that has the memory alone, or was killed, has saved and not taken to the database yet
-        known = ":memory.state/applied" in conn.schema
-        applied = (conn.q("[:find ?n . :where [_ :memory.state/applied ?n]]") or 0) if known else 0
+        known = ":memory.state/applied" in db.schema  # of the same moment as the facts: it goes on while we read
+        applied = (db.q("[:find ?n . :where [_ :memory.state/applied ?n]]") or 0) if known else 0
         saved = {key: entry for n, key, entry in ahead if n > applied}
         # in the order in which the keys came
         there = [(k, s) for k, s in sorted(stored.items(), key=_by_eid) if not s.state.deleted and k not in saved]

@@ -139,7 +139,9 @@ class DatabaseJournal:
         entries = [
             _text(key, self.values[key], n) for key, n in sorted(self._numbers.items(), key=lambda item: item[1])
         ]
-        return Journal.create(self._base, number, {"sequence": self.sequence, "store": self._store}, entries)
+        made = Journal.create(self._base, number, {"sequence": self.sequence, "store": self._store}, entries)
+        self._due = max(_LARGE, 2 * made.size)  # what the database refuses is not written anew with every batch
+        return made
 
     def save(self, key: Keyword, entry: Entry | None, decide: Callable[[int], None] | None = None) -> int:
         """Saves an entry, or with None a deletion, and returns its number; the lock is held.
@@ -152,9 +154,9 @@ class DatabaseJournal:
         Raises:
             StorageError: it is not saved; `memory/journal-broken`: that is not known.
         """
-        mark = self._journal.size
+        journal, mark = self._journal, self._journal.size
         n = self.sequence + 1
-        self._journal.append(_text(key, entry, n))
+        journal.append(_text(key, entry, n))
         self.sequence = n  # never given again: a database that says it has failed may have taken it all the same
         if decide is None:
             self._numbers[key] = n
@@ -163,7 +165,8 @@ class DatabaseJournal:
         try:
             decide(n)
         except BaseException:
-            self._journal.cut(mark)
+            if journal is self._journal:  # else a generation was begun meanwhile, which never had the entry
+                journal.cut(mark)
             raise
         self._forget(key)
         return n
@@ -179,7 +182,7 @@ class DatabaseJournal:
         """These keys are in the database, durably, as `values` has them; the lock is held."""
         for key in keys:
             self._forget(key)
-        if self._journal.size > _LARGE:
+        if self._journal.size > self._due:
             with contextlib.suppress(StorageError):  # tried again with the next batch
                 self.renew()
 

@@ -83,15 +83,19 @@ def read_journal(base: Path) -> list[Generation]:
         StoreCorrupt: `memory/journal-damaged` with the file and the offset.
         StorageError: a file cannot be read.
     """
-    found: list[Generation] = []
-    paths = journal_files(base)
-    for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as e:
-            raise storage_error(e, path, "Reading the journal") from e
-        found.append(_read(path, data, last=path is paths[-1]))
-    return found
+    while True:
+        found: list[Generation] = []
+        paths = journal_files(base)
+        for path in paths:
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:  # read while its owner went over to a new generation, which has everything
+                break
+            except OSError as e:
+                raise storage_error(e, path, "Reading the journal") from e
+            found.append(_read(path, data, last=path is paths[-1]))
+        else:
+            return found
 
 
 def _read(path: Path, data: bytes, *, last: bool) -> Generation:

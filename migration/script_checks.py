@@ -67,7 +67,7 @@ def _one_script(conn: d.Connection, scripts: list[Script], script: Script) -> No
 
 def _add_data(conn: d.Connection, data: Path | None, number: int) -> None:
     for path in sorted(data.glob("*.edn")) if data is not None else ():
-        if path.stem.isdigit() and int(path.stem) == number:
+        if path.stem.isdecimal() and int(path.stem) == number:
             try:
                 conn.transact(path.read_text(encoding="utf-8"))
             except UserError as e:

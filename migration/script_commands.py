@@ -17,6 +17,7 @@ from migration.script_draft import draft, new_script, write_script
 from migration.script_folder import Script, read_folder
 from migration.script_history import read_applied
 from migration.script_schema import read_declared
+from migration.subcommands import overview
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 FOUND: Final = 1
-USER: Final = 2
 _FOLDER: Final = Path("migrations")
 
 
@@ -36,21 +36,14 @@ def run(_command: str, arguments: list[str]) -> int:
     first = arguments[0] if arguments else None
     if first in _COMMANDS:
         return _COMMANDS[first][0](arguments[1:])
-    lines = "\n".join(f"  {name:<13}{text}" for name, (_, text) in _COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        prog="datalog migrate",
-        usage="datalog migrate COMMAND ...",
-        description=f"Brings numbered scripts of schema and data changes into a database.\n\ncommands:\n{lines}",
-        epilog="example: datalog migrate plan --db app.db --scripts migrations\n"
+    return overview(
+        "migrate",
+        "Brings numbered scripts of schema and data changes into a database.",
+        {name: text for name, (_, text) in _COMMANDS.items()},
+        arguments,
+        "example: datalog migrate plan --db app.db --scripts migrations\n"
         "Exit codes: 0 well, 1 findings, 2 mend the input, 3 storage failed.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=list(_COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
-    if first is None:
-        parser.print_help()
-        return USER
-    parser.parse_args(arguments)
-    return 0
 
 
 def _parser(name: str, description: str, example: str, *, db: bool | None = True) -> argparse.ArgumentParser:

@@ -116,7 +116,7 @@ def _check_line(folder: Path, paths: dict[int, list[Path]]) -> None:
 
 def _read_script(number: int, path: Path) -> Script:
     try:
-        text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError("script/unreadable", f"{path.name} cannot be read: {e}.", file=str(path),
                         hint="check its permissions, and that it is UTF-8") from e  # fmt: skip

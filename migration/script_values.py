@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from store.edn import Keyword, Map, Symbol, show_form, write_edn
+from store.edn import Keyword, Map, Symbol, show_form, strict_key, write_edn
 from store.errors import DatalogError, UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = ["LEFT_OUT", "ValueReport", "convert", "converter", "pick"]
 
 _SHOWN: Final = 20
 _EIDS: Final = 5
+_EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 
 class _LeftOut:
@@ -82,7 +83,8 @@ def _to_long(value: Any) -> Any:
     if isinstance(value, int):
         return value
     if isinstance(value, dt.datetime):
-        return int(value.timestamp() * 1000)
+        milliseconds, rest = divmod(value - _EPOCH, dt.timedelta(milliseconds=1))
+        return _unfit("it has a part of a millisecond") if rest else milliseconds
     return _unfit()
 
 
@@ -129,7 +131,7 @@ def _to_instant(value: Any) -> Any:
         read = dt.datetime.fromisoformat(value.strip())
         return read if read.tzinfo is not None else read.replace(tzinfo=dt.UTC)
     if isinstance(value, int) and not isinstance(value, bool):
-        return dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(milliseconds=value)
+        return _EPOCH + dt.timedelta(milliseconds=value)
     return _unfit()
 
 
@@ -137,7 +139,13 @@ def _to_keyword(value: Any) -> Any:
     if isinstance(value, Keyword):
         return value
     text = str(value).strip().lstrip(":").replace(" ", "-") if isinstance(value, str | Symbol) else ""
-    return Keyword(text) if text else _unfit()
+    return _readable(Keyword(text)) if text else _unfit()
+
+
+def _readable(name: Keyword | Symbol) -> Any:
+    """The name, when it is one that text can hold; else EdnError."""
+    write_edn(name)
+    return name
 
 
 def _unfit(why: str = "there is no conversion from this kind of value") -> Any:
@@ -153,7 +161,7 @@ _TO: Final[dict[str, Callable[[Any], Any]]] = {
     "string": _to_string,
     "instant": _to_instant,
     "keyword": _to_keyword,
-    "symbol": lambda v: Symbol(_to_string(v)),
+    "symbol": lambda v: _readable(Symbol(_to_string(v))),
     "uuid": lambda v: v if isinstance(v, UUID) else UUID(_to_string(v)),
     "ref": lambda v: v if type(v) is int and v > 0 else _unfit("no entity id"),
 }
@@ -222,8 +230,9 @@ def pick(
             except TypeError:
                 report.add(e, values, "these values have no order")
                 continue
-        if not any(type(v) is type(kept) and v == kept for v in values):
+        key = strict_key(kept)
+        if all(strict_key(v) != key for v in values):
             report.add(e, values, f"{show_form(kept)} is none of them")
             continue
-        out += [(e, v) for v in values if not (type(v) is type(kept) and v == kept)]
+        out += [(e, v) for v in values if strict_key(v) != key]
     return out

@@ -74,10 +74,6 @@ class KindStage:
         upper, lower = self.modes
         return upper if self.percent >= BUCKETS or bucket_of(key) < self.percent else lower
 
-    def stage_of(self, key: Keyword) -> str:
-        """The stage of a key of this kind."""
-        return self.stage if self.percent >= BUCKETS or bucket_of(key) < self.percent else self.below
-
     @property
     def used_modes(self) -> tuple[Mode, ...]:
         """The modes that some key can be in."""

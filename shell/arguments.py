@@ -76,6 +76,18 @@ def add_database(parser: Parser) -> None:
     parser.add_argument("--db", required=True, metavar="PATH", help="the database's directory")
 
 
+def add_path(parser: Parser) -> None:
+    """The argument PATH."""
+    from pathlib import Path  # noqa: PLC0415 - `q`, which is to start at once, needs none
+
+    parser.add_argument("path", type=Path, help="the database's directory")
+
+
+def add_json(parser: Parser, what: str = "print the figures as JSON") -> None:
+    """The option --json."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
 def add_formats(parser: Parser) -> None:
     """The options --format and --json."""
     parser.add_argument("--format", "--mode", choices=FORMATS, default=None, help="of the answer; default: table")
@@ -87,6 +99,17 @@ def add_progress(parser: Parser) -> None:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, default=None, help="show progress; default: on a terminal"
     )
+
+
+def check_timeout(parser: Parser, given: argparse.Namespace) -> None:
+    """Raises unless --timeout, if it was given, is a time to wait."""
+    if given.timeout is not None and not given.timeout > 0:
+        parser.error("--timeout takes seconds above 0")
+
+
+def holds_database(path: str) -> bool:
+    """Whether a directory holds a database: one is not made anew there."""
+    return os.path.exists(os.path.join(path, "data.mdb"))
 
 
 def existing(path: Path) -> Path:
@@ -104,8 +127,9 @@ def read_text(name: str, what: str) -> str:
     """The text of a file, or of standard input for "-"; a byte order mark at its beginning is left out.
 
     Raises:
-        UserError: `cli/file` when it cannot be read, `cli/encoding` when it is not UTF-8, with the place.
+        UserError: `cli/file` when it cannot be read, `file/encoding` when it is not UTF-8, with the place.
     """
+    where = f"{what} on standard input" if name == "-" else f"{what} {name}"
     try:
         if name == "-":
             raw = sys.stdin.buffer.read()
@@ -113,16 +137,10 @@ def read_text(name: str, what: str) -> str:
             with open(name, "rb") as file:
                 raw = file.read()
     except OSError as e:
-        raise UserError("cli/file", f"{what} {name} cannot be read: {e.strerror}.", hint="check the path") from e
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = raw.count(b"\n", 0, e.start) + 1
-        raise UserError(
-            "cli/encoding",
-            f"{what} {name} is not UTF-8: byte {e.start} (line {line}) is 0x{raw[e.start]:02x}.",
-            hint="write the file as UTF-8, for example with iconv -f latin1 -t utf-8",
-        ) from e
+        raise UserError("cli/file", f"{where} cannot be read: {e.strerror}.", hint="check the path") from e
+    from exchange.files import decoded  # noqa: PLC0415 - for those that read
+
+    return decoded(raw, where, hint="write it as UTF-8, for example with iconv -f latin1 -t utf-8")
 
 
 def confirm(question: str, *, yes: bool) -> bool:

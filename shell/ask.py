@@ -6,7 +6,16 @@ import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from shell.arguments import add_database, add_formats, command_parser, read_text, terminal_width, write_out
+from shell.arguments import (
+    add_database,
+    add_formats,
+    add_json,
+    check_timeout,
+    command_parser,
+    read_text,
+    terminal_width,
+    write_out,
+)
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,20 +48,25 @@ echo '[:find (count ?p) . :where [?p :person/name]]' | datalog q - --db people.d
     add_database(parser)
     add_formats(parser)
     _query_options(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="print at most so many rows")
     parser.add_argument("--explain", action="store_true", help="print the plan with estimated and actual rows instead")
     parser.add_argument(
         "--plot", nargs="?", const=_BARS, metavar="FILE.svg", help="draw the answer's numbers as bars, or into a file"
     )
     given = parser.parse_intermixed_args(arguments)
     if given.plot not in (None, _BARS) and not given.plot.endswith(".svg"):
+        if given.plot.lstrip()[:1] not in ("[", "{"):
+            parser.error(f"--plot takes the name of a file that ends in .svg, not {given.plot!r}")
         given.query.insert(0, given.plot)  # `--plot QUERY`: the word was the query
         given.plot = _BARS
+    if given.limit is not None and given.limit < 0:
+        parser.error("--limit takes a number from 0 on")
     text, inputs = _query(parser, given)
 
     import datalog  # noqa: PLC0415 - help and wrong arguments do not wait for numpy
 
     with datalog.connect(given.db, read_only=True) as conn, conn.db() as db:
-        values = _values(given, inputs)
+        values = _values(given, text, inputs)
         if given.explain:
             print(db.explain(text, *values, analyze=True))
             return 0
@@ -102,7 +116,7 @@ pull '[:person/name {:person/friend [:person/name]}]' '[:person/email "ada@x.org
     parser.add_argument("pattern", help="the pull pattern, EDN text")
     parser.add_argument("entity", nargs="+", help="entity ids, idents or lookup refs, each one EDN form")
     add_database(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of EDN")
+    add_json(parser, "print JSON instead of EDN")
     given = parser.parse_intermixed_args(arguments)
 
     import datalog  # noqa: PLC0415 - as above
@@ -135,7 +149,7 @@ explain '[:find ?n :where [?p :person/name ?n]]' --db people.db --format dot | d
     _query_options(parser)
     parser.add_argument("--analyze", action="store_true", help="run it, too, and show the rows found")
     parser.add_argument("--format", choices=PLAN_FORMATS, default="text", help="default: text")
-    parser.add_argument("--json", action="store_true", help="the steps as JSON")
+    add_json(parser, "the steps as JSON")
     given = parser.parse_intermixed_args(arguments)
     text, inputs = _query(parser, given)
 
@@ -144,7 +158,7 @@ explain '[:find ?n :where [?p :person/name ?n]]' --db people.db --format dot | d
     from datalog.render import json_text  # noqa: PLC0415 - as above
 
     with datalog.connect(given.db, read_only=True) as conn, conn.db() as db:
-        values = _values(given, inputs)
+        values = _values(given, text, inputs)
         steps = datalog.prepare(text).steps(db, *values, analyze=given.analyze, limits=_limits(given))
     if given.json:
         names = ("depth", "label", "rows", "found", "probed", "again")
@@ -159,7 +173,6 @@ explain '[:find ?n :where [?p :person/name ?n]]' --db people.db --format dot | d
 
 def _query_options(parser: Parser) -> None:
     parser.add_argument("--rules", metavar="FILE", help="rules for the input %% of :in, EDN")
-    parser.add_argument("--limit", type=int, metavar="N", help="print at most so many rows")
     parser.add_argument("--timeout", type=float, metavar="S", help="give up after so many seconds")
 
 
@@ -167,13 +180,12 @@ def _query(parser: Parser, given: Namespace) -> tuple[str, list[str]]:
     """The query text and the texts of the inputs."""
     if not given.query:
         parser.error("the query is missing")
-    if given.limit is not None and given.limit < 0:
-        parser.error("--limit takes a number from 0 on")
+    check_timeout(parser, given)
     text, *inputs = given.query
-    return (read_text("-", "The query on") if text == "-" else text), inputs
+    return (read_text("-", "The query") if text == "-" else text), inputs
 
 
-def _values(given: Namespace, inputs: list[str]) -> list[Any]:
+def _values(given: Namespace, text: str, inputs: list[str]) -> list[Any]:
     """The inputs read, in the order of :in; --rules stands where % does."""
     from store.edn import read_edn, write_edn  # noqa: PLC0415 - as above
 
@@ -181,8 +193,7 @@ def _values(given: Namespace, inputs: list[str]) -> list[Any]:
     if given.rules is None:
         return values
     rules = read_text(given.rules, "The rules")
-    position = _place_of_rules(read_edn(given.query[0]) if given.query[0] != "-" else None, write_edn)
-    values.insert(position, rules)
+    values.insert(_place_of_rules(read_edn(text), write_edn), rules)
     return values
 
 

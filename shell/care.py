@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from datalog.cli import FOUND
-from shell.arguments import add_progress, command_parser, existing, write_figures, write_out
+from shell.arguments import add_json, add_path, add_progress, command_parser, existing, write_figures, write_out
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -20,14 +20,15 @@ def _check(arguments: list[str]) -> int:
         "Verifies every checksum, index, count, value and log entry of a database. Exit code 1: something was found.",
         "check people.db\ncheck people.db --json\ncheck people.db --rebuild",
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
+    add_path(parser)
     parser.add_argument("--rebuild", action="store_true", help="first make the indexes anew from the log")
-    parser.add_argument("--json", action="store_true", help="print findings as JSON")
+    add_json(parser, "print findings as JSON")
     add_progress(parser)
     given = parser.parse_args(arguments)
 
     from datalog.progress import Bar  # noqa: PLC0415 - help does not wait for numpy
     from datalog.render import json_text  # noqa: PLC0415 - the same
+    from shell.reports import finding_lines  # noqa: PLC0415 - the same
     from store.backup import rebuild  # noqa: PLC0415 - the same
     from store.check import check_path  # noqa: PLC0415 - the same
 
@@ -40,10 +41,7 @@ def _check(arguments: list[str]) -> int:
         found = {"findings": [f.as_dict() for f in findings], "counts": counts, "rebuilt": rebuilt}
         write_out([json_text(found) + "\n"])
     else:
-        for f in findings:
-            print(f"{f.code}: {f.message}" + (f" ({f.place})" if f.place else ""))
-        checked = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-        print(f"{len(findings):,} findings; {checked}" if findings else f"no findings; {checked}")
+        write_out(finding_lines(findings, counts))
     return FOUND if findings else 0
 
 
@@ -53,10 +51,10 @@ def _compact(arguments: list[str]) -> int:
         "Writes a database anew without what it no longer needs.",
         "compact people.db\ncompact people.db --to smaller.db\ncompact people.db --drop-log-before 1099511627900 --json",
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
+    add_path(parser)
     parser.add_argument("--to", type=Path, metavar="DIR", help="write there instead of in place")
     parser.add_argument("--drop-log-before", type=int, metavar="TX", help="forget the log before this transaction")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_json(parser)
     add_progress(parser)
     given = parser.parse_args(arguments)
 

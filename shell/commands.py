@@ -6,10 +6,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from datalog.pictures import PLAN_FORMATS, is_many, key_name, plan_picture, type_name
+from datalog.pictures import ATTRIBUTE_HEADS, PLAN_FORMATS, attribute_rows, plan_picture, type_name
 from datalog.render import MODES, edn_text, text_table
 from shell.arguments import figures_text, read_text
-from shell.describe import schema_text
+from shell.describe import SCHEMA_FORMATS, schema_text
+from shell.reports import finding_lines
 from shell.scan import form_end
 from store.edn import read_edn
 from store.errors import UserError, nearest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "find_command"]
 
 _MOST_TX: Final = 20
-_SCHEMA_FORMATS: Final = ("edn", "table", "json", "mermaid", "dot")
 
 
 class Command(NamedTuple):
@@ -151,21 +151,15 @@ def _timing(session: Session, rest: str) -> None:
 
 
 def _schema(session: Session, rest: str) -> None:
-    form = _one_of(".schema", rest or "table", _SCHEMA_FORMATS)
+    form = _one_of(".schema", rest or "table", SCHEMA_FORMATS)
     width = session.terminal.width()
     session.page(session.ask(lambda db, _: list(schema_text(db, form, width))))
 
 
 def _attrs(session: Session, rest: str) -> None:
-    db = session.conn.db()
-    counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
-    rows = [
-        [ident, type_name(p), "many" if is_many(p) else "one", key_name(p), f"{counts.get(ident, 0):,}"]
-        for ident, p in sorted(db.schema.items())
-        if rest in ident
-    ]
-    heads = ["attribute", "type", "values", "unique", "facts"]
-    session.page(text_table(heads, rows, [h == "facts" for h in heads], session.terminal.width()))
+    rows = sorted(cells[:-1] for cells in attribute_rows(session.conn.db()) if rest in cells[0])
+    heads = ATTRIBUTE_HEADS[:-1]
+    session.page(text_table(heads, rows, [h == "datoms" for h in heads], session.terminal.width()))
 
 
 def _entity(session: Session, rest: str) -> None:
@@ -291,10 +285,7 @@ def _check(session: Session, _: str) -> None:
     from store.check import check_path  # noqa: PLC0415 - for this command
 
     findings, counts = session.ask(lambda _db, _limits: check_path(session.conn.path))
-    for f in findings:
-        session.say(f"{f.code}: {f.message}")
-    checked = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-    session.say(f"{len(findings):,} findings; {checked}" if findings else f"no findings; {checked}")
+    session.page(finding_lines(findings, counts))
 
 
 def _dump(session: Session, rest: str) -> None:
@@ -342,7 +333,7 @@ def _one_form(name: str, rest: str, what: str) -> Any:
 
 
 def _number(name: str, rest: str, *, least: int) -> int:
-    if not rest.isdigit() or int(rest) < least:
+    if not (rest.isdecimal() and len(rest) < 19 and int(rest) >= least):
         raise UserError("shell/argument", f"{name} cannot be {rest!r}.", expected=f"a number from {least} on")
     return int(rest)
 

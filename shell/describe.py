@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from shell.arguments import command_parser, existing, read_text, terminal_width, write_figures, write_out
+from shell.arguments import (
+    add_json,
+    add_path,
+    command_parser,
+    existing,
+    read_text,
+    terminal_width,
+    write_figures,
+    write_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_FORMATS = ("edn", "table", "json", "mermaid", "dot")
+SCHEMA_FORMATS: Final = ("edn", "table", "json", "mermaid", "dot")
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -28,9 +36,9 @@ schema other.db --apply schema.edn
 schema people.db --format dot | dot -Tsvg > schema.svg
 schema people.db --format mermaid""",
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
+    add_path(parser)
     parser.add_argument(
-        "--format", choices=_FORMATS, default="edn", help="default: edn, as connect and --apply take it"
+        "--format", choices=SCHEMA_FORMATS, default="edn", help="default: edn, as connect and --apply take it"
     )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument(
@@ -48,7 +56,7 @@ schema people.db --format mermaid""",
 
 def schema_text(db: Any, form: str, width: int | None = None) -> Iterator[str]:
     """The schema of a database as EDN, table, JSON, Mermaid or DOT."""
-    from datalog.pictures import is_many, key_name, reference_targets, schema_picture, type_name  # noqa: PLC0415
+    from datalog.pictures import ATTRIBUTE_HEADS, attribute_rows, reference_targets, schema_picture  # noqa: PLC0415
     from datalog.render import json_text, text_table  # noqa: PLC0415
 
     schema = db.schema
@@ -57,20 +65,9 @@ def schema_text(db: Any, form: str, width: int | None = None) -> Iterator[str]:
     elif form == "json":
         yield json_text(schema) + "\n"
     elif form == "table":
-        counts = {a.ident: db.snapshot.count(a.aid) for a in db.snapshot.schema.user_attributes()}
-        rows = [
-            [
-                ident,
-                type_name(p),
-                "many" if is_many(p) else "one",
-                key_name(p),
-                f"{counts.get(ident, 0):,}",
-                str(p.get(":db/doc", "")),
-            ]
-            for ident, p in schema.items()
-        ]
-        heads = ["attribute", "type", "values", "unique", "datoms", "doc"]
-        yield from text_table(heads, rows, [head == "datoms" for head in heads], width)
+        yield from text_table(
+            ATTRIBUTE_HEADS, attribute_rows(db), [head == "datoms" for head in ATTRIBUTE_HEADS], width
+        )
     else:
         yield schema_picture(schema, reference_targets(db), form)
 
@@ -90,8 +87,8 @@ def _stats(arguments: list[str]) -> int:
     parser = command_parser(
         "stats", "Prints sizes and counts of a database.", "stats people.db\nstats people.db --json"
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
-    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    add_path(parser)
+    add_json(parser, "print them as JSON")
     given = parser.parse_args(arguments)
 
     from store.backup import stats  # noqa: PLC0415 - as above

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from shell.arguments import add_progress, command_parser, existing, write_figures
+from shell.arguments import add_json, add_path, add_progress, command_parser, existing, write_figures
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -23,9 +23,9 @@ def _dump(arguments: list[str]) -> int:
 dump people.db people.dump.gz
 dump people.db - | ssh elsewhere 'cat > people.dump'""",
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
+    add_path(parser)
     parser.add_argument("file", help="the file to write, packed if it ends in .gz; - is standard output")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_json(parser)
     add_progress(parser)
     given = parser.parse_args(arguments)
 
@@ -62,7 +62,7 @@ def _load(arguments: list[str]) -> int:
     )
     parser.add_argument("file", type=Path, help="a file of `datalog dump`")
     parser.add_argument("path", type=Path, help="the directory of the database to be made")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_json(parser)
     add_progress(parser)
     given = parser.parse_args(arguments)
 
@@ -81,10 +81,10 @@ def _copy(arguments: list[str]) -> int:
         "Copies a database, history and all, consistent as of one commit, while it is in use.",
         "copy people.db backup.db\ncopy people.db backup.db --compact --json",
     )
-    parser.add_argument("path", type=Path, help="the database's directory")
+    add_path(parser)
     parser.add_argument("target", type=Path, help="the directory to make")
     parser.add_argument("--compact", action="store_true", help="leave out free pages: smaller, slower")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_json(parser)
     given = parser.parse_args(arguments)
 
     from exchange.copying import copy_database  # noqa: PLC0415 - as above

@@ -7,7 +7,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shell.arguments import add_database, add_progress, command_parser, confirm, read_text, write_figures, write_out
+from shell.arguments import (
+    add_database,
+    add_json,
+    add_progress,
+    command_parser,
+    confirm,
+    holds_database,
+    read_text,
+    write_figures,
+    write_out,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,7 +45,7 @@ cat changes.edn | datalog transact - --db people.db""",
     parser.add_argument("--file", metavar="FILE", help="read it from a file")
     add_database(parser)
     parser.add_argument("--dry-run", action="store_true", help="check it and say what would change; write nothing")
-    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    add_json(parser, "the report as JSON")
     given = parser.parse_args(arguments)
     if (given.data is None) == (given.file is None):
         parser.error("give the data, or --file")
@@ -45,7 +55,7 @@ cat changes.edn | datalog transact - --db people.db""",
     from datalog.render import json_text  # noqa: PLC0415 - the same
     from shell.reports import change_lines, report_figures  # noqa: PLC0415 - the same
 
-    fresh = not Path(given.db).exists()
+    fresh = not holds_database(given.db)
     with datalog.connect(None if fresh and given.dry_run else given.db) as conn:
         report = conn.db().with_(text) if given.dry_run else conn.transact(text)
         if fresh and not given.dry_run:
@@ -91,7 +101,7 @@ def _import(arguments: list[str]) -> int:
             skip=given.skip,
         )
         bar("infer the types", 0, 0)
-        fresh = not Path(given.db).exists()
+        fresh = not holds_database(given.db)
         with datalog.connect(None if fresh else given.db, read_only=not fresh) as conn:
             # a database that is not there yet is made only when it is to be written to
             plan = plan_import(conn.db(), source, types=types, key=given.key)
@@ -150,7 +160,7 @@ import prices.parquet --db prices.db --yes --json""",
     parser.add_argument("--delimiter", metavar="CHAR", help="of a CSV file; default: the most frequent of , ; tab |")
     parser.add_argument("--yes", action="store_true", help="apply the schema without asking")
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the schema; write nothing")
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    add_json(parser, "the figures as JSON")
     add_progress(parser)
     return parser
 
@@ -200,7 +210,7 @@ export - --ns person --format ndjson --db people.db | gzip > people.ndjson.gz"""
         choices=("csv", "json", "ndjson", "edn", "markdown", "parquet", "arrow"),
         help="default: by the file's name, csv on standard output",
     )
-    parser.add_argument("--json", action="store_true", help="print figures as JSON")
+    add_json(parser, "print figures as JSON")
     add_progress(parser)
     given = parser.parse_intermixed_args(arguments)
     if bool(given.query) == (given.ns is not None):

@@ -20,6 +20,7 @@ from prompt_toolkit.layout.processors import HighlightMatchingBracketProcessor
 from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.styles import Style
 
+from datalog.parser import SECTIONS
 from shell.scan import indent_of, is_complete, tokens
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ _CLASS: Final = {
     "number": "class:number",
     "comment": "class:comment",
 }
-_SECTIONS: Final = frozenset((":find", ":in", ":with", ":where", ":keys", ":strs", ":syms", ":having", ":order-by",
-                              ":limit", ":offset", ":timeout"))  # fmt: skip
+_SECTIONS: Final = frozenset(f":{name}" for name in SECTIONS)
 
 
 def history_file() -> Path | None:

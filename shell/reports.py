@@ -1,4 +1,4 @@
-"""What a transaction did, as lines and figures; shared by `transact` and the shell."""
+"""What a transaction did and what a check found, as lines and figures; shared by the commands and the shell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from datalog.render import cut, edn_text, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from datalog import TxReport
+    from store.check import Finding
 
 MOST: Final = 20  # datoms shown
 _WIDTH: Final = 100
@@ -33,3 +34,11 @@ def change_lines(report: TxReport, most: int = MOST) -> Iterator[str]:
         yield cut(f"{'+' if datom.added else '-'} [{datom.e} {datom.a} {plain(edn_text(datom.v))}]", _WIDTH) + "\n"
     if len(datoms) > most:
         yield f"  ... {len(datoms) - most:,} more\n"
+
+
+def finding_lines(findings: Sequence[Finding], counts: Mapping[str, int]) -> Iterator[str]:
+    """A line for each finding, and one that says how many there are and what was looked at."""
+    for found in findings:
+        yield f"{found.code}: {found.message}" + (f" ({found.place})" if found.place else "") + "\n"
+    checked = "".join(f"; {n:,} {what}" if i == 0 else f", {n:,} {what}" for i, (what, n) in enumerate(counts.items()))
+    yield f"{f'{len(findings):,}' if findings else 'no'} finding{'' if len(findings) == 1 else 's'}{checked}\n"

@@ -12,14 +12,15 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from datalog.cli import INTERNAL, INTERRUPTED, STORAGE, USER
-from shell.arguments import FORMATS, command_parser, read_text
-from store.errors import DatalogError, InternalError, StorageError, UserError
+from datalog.cli import INTERRUPTED, USER, exit_code, in_words
+from shell.arguments import FORMATS, check_timeout, command_parser, read_text
+from store.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shell.session import Session
+    from store.errors import DatalogError
 
 _HALF: Final = 2  # of the machine's memory is what one query may take
 
@@ -51,8 +52,7 @@ shell people.db --write < changes.edn""",
     given = parser.parse_args(arguments)
     if given.write and given.read_only:
         parser.error("--write and --read-only exclude each other")
-    if given.timeout is not None and not given.timeout > 0:
-        parser.error("--timeout takes seconds above 0")
+    check_timeout(parser, given)
 
     from shell.session import Session, Settings  # noqa: PLC0415 - help does not wait for numpy
 
@@ -189,22 +189,21 @@ def take(session: Session, text: str) -> int:
         return _told(
             session, UserError("shell/memory", "The machine has no memory left for this.", hint="ask for less")
         )
-    except (DatalogError, OSError) as e:
-        return _told(session, e)
+    except Exception as e:
+        error = in_words(e)
+        if error is None:
+            raise
+        return _told(session, error)
     return 0
 
 
-def _told(session: Session, error: DatalogError | OSError) -> int:
-    if isinstance(error, OSError):
-        error = UserError("cli/file", f"{error.filename or 'The file'}: {error.strerror}.", hint="check the path")
+def _told(session: Session, error: DatalogError) -> int:
     text = str(error)
     if _has_colour():
         first, _, rest = text.partition("\n")
         text = f"\x1b[1;31m{first}\x1b[0m" + (f"\n{rest}" if rest else "")
     session.say(text)
-    if isinstance(error, StorageError):
-        return STORAGE
-    return INTERNAL if isinstance(error, InternalError) else USER
+    return exit_code(error)
 
 
 def _has_colour() -> bool:

@@ -193,12 +193,6 @@ class LogWriter:
         self._part += 1
 
 
-def iter_log(txn: ReadTxn, after_tx: int) -> Iterator[tuple[int, tuple[Codes, ...]]]:
-    """(tx, columns) of the log's parts after a transaction, in order."""
-    for key, data in txn.items(b"L", log_key(after_tx + 1)):
-        yield read_log_key(key)[0], unpack_part(data, key)
-
-
 def iter_log_rows(txn: ReadTxn, after_tx: int) -> Iterator[tuple[int, list[tuple[int, int, int, int]]]]:
     """(tx, rows) of the log's parts after a transaction, in order: the quick way for many small ones."""
     for key, data in txn.items(b"L", log_key(after_tx + 1)):

@@ -15,7 +15,7 @@ from store.columns import EMPTY, expand, insert_rows, order_stable, remove_rows
 from store.datom import AID_BITS, END_OF_EIDS, FIRST_ATTRIBUTE, FIRST_TX, MAX_EID
 from store.dictionary import OverlayCodes
 from store.edn import Keyword, show_form
-from store.errors import QueryError, TransactionError
+from store.errors import TransactionError
 from store.index import EAVT, aevt, avet
 from store.overlay import changes_of
 from store.schema import DOC, FIRST_USER_AID, IDENT, unknown_attribute
@@ -620,19 +620,6 @@ class Snapshot:
         code = self.find_code(attribute, attribute.coerce(value))
         found = self.holders(attribute.aid, code) if code is not None else []
         return found[0] if found else None
-
-    def resolve_entid(self, ref: Any) -> int:
-        """The eid of an entity reference.
-
-        Raises:
-            QueryError: `entity/missing` when there is no such entity.
-        """
-        found = self.entid(ref)
-        if found is None:
-            raise QueryError(
-                "entity/missing", f"There is no entity {show_form(ref)}.", hint="check the value, or transact it first"
-            )
-        return found
 
 
 def _runs(v: Codes) -> Codes:

@@ -97,7 +97,8 @@ def commands(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Output without what differs between machines and runs: sizes, counts of entries, times."""
+    """Output without what differs between machines and runs: sizes, counts of entries, times, users."""
+    text = re.sub(r"\(\d{4}-\d\d-\d\dT[\d:+]+ by [^,]+,", "(WHEN by WHO,", text)
     text = re.sub(r"^(bytes) +[\d,]+$", r"\1                                   BYTES", text, flags=re.MULTILINE)
     text = re.sub(r"no findings; .*", "no findings; COUNTS", text)
     text = re.sub(r"^\d+ rows?, [\d.,]+ ms\n", "", text, flags=re.MULTILINE)  # to standard error, with times

@@ -34,7 +34,7 @@ ORDER = {
     "migration": [
         "jsonvalue", "plots", "report", "source", "files", "locks", "journal", "modes", "stages", "telemetry", "rules", "entry", "keymap",
         "buckets", "edn_side", "entities", "writing", "importer", "verify", "database_side", "database_journal", "follower", "search", "record_keeper", "status",
-        "control", "memory_model", "memory_core", "memory_reads", "memory_saves", "memory", "checking", "gates", "cutover", "backfill", "finish", "operations", "memory_commands", "commands",
+        "control", "memory_model", "memory_core", "memory_reads", "memory_saves", "memory", "checking", "gates", "cutover", "backfill", "finish", "operations", "memory_commands", "subcommands", "commands",
         "script_folder", "script_values", "script_history", "script_steps", "script_schema", "scripts", "script_draft", "script_checks",
         "script_commands", "pytest_scripts",
     ],

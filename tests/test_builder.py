@@ -249,6 +249,18 @@ def test_queries_are_values(databases) -> None:
     assert strict_equal(q.find(q.sum_(n)).with_(e).where(q.fact(e, ":n", n)).scalar().run(db), 10)
     with pytest.raises(TypeError, match="no truth"):
         bool(n > 2)
+    assert str(q.find(n).where(1 + n > 5 - n)) == "[:find ?n :where [(> (+ 1 ?n) (- 5 ?n))]]"
+    assert str(q.pred("<", 2 * n, 9 / n)) == "[(< (* 2 ?n) (/ 9 ?n))]"
+    assert str(q.fact(e, ":n", n, added=True)) == "[?e :n ?n _ true]"
+    anything: Any = n
+    for wrong in (
+        lambda: q.find(n).where(anything == 3),
+        lambda: q.not_(anything == 3),
+        lambda: q.fact(e, ":n", value=n),
+        lambda: q.fact(e, ":n", a=":m"),
+    ):
+        with pytest.raises(TypeError, match=r"x\.eq|fact\(\) takes"):
+            wrong()
     with pytest.raises(DatalogError, match="There is no attribute :m"):
         q.find(n).where(q.fact(e, ":m", n)).run(db)
 

@@ -394,3 +394,18 @@ def test_interrupt(tmp_path):
     _, err = child.communicate()
     assert child.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_database_without_a_memory(capsys, tmp_path):
+    """Export and verify say that a database holds no memory; one of a memory without keys does."""
+    file = tmp_path / "memory.edn"
+    file.write_text("{}")
+    with d.connect(tmp_path / "other") as conn:
+        conn.transact([{":a": 1}])
+    for arguments in (["export"], ["verify", file]):
+        code, out, err = run(capsys, "memory", *arguments, "--db", tmp_path / "other")
+        assert (code, out) == (2, "")
+        assert "memory/none" in err
+    assert run(capsys, "memory", "import", file, "--db", tmp_path / "db")[0] == 0
+    assert run(capsys, "memory", "export", "--db", tmp_path / "db")[:2] == (0, "{}\n")
+    assert run(capsys, "memory", "verify", file, "--db", tmp_path / "db")[0] == 0

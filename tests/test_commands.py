@@ -1,5 +1,6 @@
 """The commands that move and keep data: what they print, what they refuse, and that nothing is half-written."""
 
+import io
 import json
 import os
 import pty
@@ -113,7 +114,7 @@ def test_import_asks_at_a_terminal(answer, made):
         (["transact", "--db", "db"], "give the data, or --file"),
         (["transact", '[{:t/age "x"}]', "--db", "db"], "wrong-type"),
         (["transact", "--file", "none.edn", "--db", "db"], "No such file"),
-        (["transact", "--file", "latin.edn", "--db", "db"], "is not UTF-8: byte 3"),
+        (["transact", "--file", "latin.edn", "--db", "db"], "is not utf-8: byte 3"),
         (["pull", "[*]", "--db", "db"], "entity"),
         (["pull", "[*", "1", "--db", "db"], "EdnError"),
         (["explain", "--db", "db"], "the query is missing"),
@@ -137,6 +138,14 @@ def test_import_asks_at_a_terminal(answer, made):
         (["q", "[:find ?x :in $ ?x]", "--rules", "rules.edn", "--db", "db"], ":in has no %"),
         (["q", "[:find ?x :where [?x :t/age]]", "--db", "db", "--plot", "no/x.svg"], "file/write"),
         (["completion", "tcsh"], "invalid choice"),
+        (["q", "[:find ?x :where [?x :t/age]]", "--db", "db", "--plot", "x.png"], "ends in .svg, not 'x.png'"),
+        (["q", "[:find ?x :where [?x :t/age]]", "--db", "db", "--timeout", "nan"], "--timeout takes seconds above 0"),
+        (["explain", "[:find ?x :where [?x :t/age]]", "--db", "db", "--timeout", "-1"], "--timeout takes seconds"),
+        (["explain", "[:find ?x :where [?x :t/age]]", "--db", "db", "--limit", "3"], "unrecognized arguments"),
+        (["q", '[:find ?x . :where [(str "\\ud800") ?x]]', "--format", "csv", "--db", "db"], "has no '\\ud800'"),
+        (["q", "[:find ?x :in $ % :where (r ?x)]", "--rules", "t.csv", "--db", "db"], "These are no rules"),
+        (["import", "t.csv", "--ns", "a b", "--db", "db", "--yes"], "import/namespace"),
+        (["shell", "db", "-c", ".limit ²"], ".limit cannot be '²'"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -183,6 +192,31 @@ def test_export_to_a_pipe_that_ends():
     child.stdout.close()
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (cli.NO_READER, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+@pytest.mark.usefixtures("here")
+def test_closed_streams(closed):
+    """A stream that was closed before the start is empty, or goes nowhere; nothing breaks."""
+    query = "'[:find ?n :where [_ :t/name ?n]]'"
+    command = f"{sys.executable} -m datalog.cli q {query} --db db --format csv {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (b"" if closed == ">&-" else b"n\nAda\nBob\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_empty_directory_becomes_a_database(capsys):
+    """Import and transact make a database in a directory that is there and empty, dry runs nothing."""
+    Path("made").mkdir()
+    assert run(capsys, "import", "t.csv", "--db", "made", "--dry-run")[0] == 0
+    assert run(capsys, "transact", "[{:a 1}]", "--db", "made", "--dry-run")[0] == 0
+    assert list(Path("made").iterdir()) == []
+    assert run(capsys, "import", "t.csv", "--db", "made", "--yes")[0] == 0
+    with d.connect("made", read_only=True) as conn:
+        assert conn.q("[:find (count ?e) . :where [?e :t/name]]") == 2
 
 
 @pytest.mark.usefixtures("here")
@@ -251,6 +285,11 @@ def test_rules_and_limits(capsys):
         "{:find [?n] :in [$ ?a %] :where [(old ?p ?a) [?p :t/name ?n]]}",
     ):
         assert run(capsys, "q", query, "18", "--rules", "rules.edn", "--db", "db", "--format", "csv")[1] == "n\nAda\n"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[:find ?n :in $ ?a % :where (old ?p ?a) [?p :t/name ?n]]"))
+        )
+        assert run(capsys, "q", "-", "18", "--rules", "rules.edn", "--db", "db", "--format", "csv")[1] == "n\nAda\n"
     code, out, err = run(capsys, "q", "[:find ?x :in $ [?x ...]]", "[1 2 3]", "--limit", "2", "--db", "db")
     assert (code, len(out.splitlines())) == (0, 4)
     assert "2 of 3 rows" in err

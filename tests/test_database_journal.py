@@ -16,9 +16,10 @@ from staged import Images, climb, command, edn, opened
 import datalog as d
 from datalog import kw
 from migration.cutover import move, roll_back
-from migration.database_journal import DatabaseJournal, journal_base
+from migration.database_journal import DatabaseJournal, journal_base, saves_ahead
 from migration.database_side import DatabaseSide
 from migration.edn_side import EdnSide
+from migration.entities import fetch
 from migration.entry import entry_of
 from migration.journal import journal_files
 from migration.locks import FairLock
@@ -484,3 +485,66 @@ def test_both_sides_of_the_protocol():
         assert callable(getattr(EdnSide, name))
         assert callable(getattr(DatabaseJournal, name))
     assert MemoryStore.share.__doc__
+
+
+def test_an_export_while_saves_go_on(tmp_path, monkeypatch):
+    """An export is of one moment: what the journal gives the database meanwhile is in it, and so is a journal begun anew."""
+    with stopped(alone(tmp_path)) as memory:
+        memory.save_value(kw("k/a"), 1)
+
+        def fetched_late(db, keymap):
+            found = fetch(db, keymap)
+            memory.ahead.drain()
+            return found
+
+        monkeypatch.setattr("migration.commands.fetch", fetched_late)
+        code, out, _ = command("memory", "export", "--db", memory.side.path)
+        assert (code, d.read_edn(out)[kw("k/a")]) == (0, 1)
+        memory.save_value(kw("k/b"), 2)
+        listed = journal_files
+
+        def listed_early(base):
+            found = listed(base)
+            monkeypatch.setattr("migration.journal.journal_files", listed)
+            memory.journal.renew()
+            return found
+
+        monkeypatch.setattr("migration.journal.journal_files", listed_early)
+        assert [(str(key), entry.value) for _, key, entry in saves_ahead(memory.side.path)] == [(":k/b", 2)]
+
+
+def test_what_is_refused_is_not_written_again_and_again(tmp_path, monkeypatch):
+    """A journal that is mostly what the database lacks is begun anew when it has doubled, not with every batch."""
+    monkeypatch.setattr("migration.database_journal._LARGE", 100)
+    journal = DatabaseJournal(tmp_path, FairLock(), store="x", applied=0)
+    for n in range(20):
+        journal.save(kw(f"refused/{n}"), entry_of(kw(f"refused/{n}"), "x" * 50))
+    before = int(journal_files(journal_base(tmp_path))[0].suffix[1:])
+    for n in range(40):
+        journal.save(kw("k/a"), entry_of(kw("k/a"), n))
+        journal.taken([kw("k/a")])
+    after = int(journal_files(journal_base(tmp_path))[0].suffix[1:])
+    assert 1 <= after - before < 4
+    assert len(journal.values) == 20
+    journal.close()
+
+
+@pytest.mark.parametrize("left", [1, 30])
+def test_a_refusal_after_a_new_generation(tmp_path, monkeypatch, left):
+    """The database takes what was waiting, so that a generation is begun, and then refuses a key: the others stay as they are."""
+    monkeypatch.setattr("migration.database_journal._LARGE", 100)
+    journal = DatabaseJournal(tmp_path, FairLock(), store="x", applied=0)
+    keys = [kw(f"k/{n}") for n in range(20 + left)]
+    for key in keys:
+        journal.save(key, entry_of(key, "v"))
+
+    def decide(_):
+        journal.taken(keys[:20])
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        journal.save(kw("k/bad"), entry_of(kw("k/bad"), 1), decide)
+    journal.save(kw("k/after"), entry_of(kw("k/after"), 2))
+    held = [str(key) for _, key, _ in saves_ahead(tmp_path)]
+    assert held == [*map(str, keys[20:]), ":k/after"]
+    journal.close()

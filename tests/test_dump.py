@@ -278,3 +278,53 @@ def test_copy_while_written_to(tmp_path):
         assert check_path(tmp_path / f"copy{i}")[0] == []
     with pytest.raises(d.DatalogError, match="copy/target"):
         copy_database(tmp_path / "db", tmp_path / "copy0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b":blocks ", b':blocks "x" :b '), (b"-transactions 0", b'-transactions "x"'), (b"[{", b"[1 {")]
+)
+def test_a_header_that_says_nonsense(sound, tmp_path, old, new):
+    """A first line that can be read, but is none of a dump, is damage, not a traceback."""
+    other = tmp_path / "other.dump"
+    other.write_bytes(sound.read_bytes().replace(old, new, 1))
+    with pytest.raises(d.DatalogError, match="the first line cannot be read"):
+        load_dump(other, tmp_path / "db")
+
+
+def test_references_to_undeclared_attributes(tmp_path):
+    """A fact that refers to an attribute comes back when the attribute was never declared, too."""
+    with d.connect(None, {":r/to": {":db/valueType": ":db.type/ref"}}, strict=False) as conn:
+        conn.transact([{":z/x": 5}])
+        conn.transact([[":db/add", 1, ":r/to", ":z/x"]])
+        dumped(conn.db(), tmp_path / "r.dump")
+    load_dump(tmp_path / "r.dump", tmp_path / "r")
+    with d.connect(tmp_path / "r") as loaded:
+        assert loaded.q("[:find ?i . :where [_ :r/to ?a] [?a :db/ident ?i]]") == d.kw("z/x")
+
+
+@pytest.mark.parametrize(
+    "value", [d.kw("a b/c"), d.kw("a("), d.Symbol("x y"), d.Symbol("1"), d.Vector([d.kw("a b"), 1])]
+)
+def test_names_that_edn_cannot_write(tmp_path, value):
+    """Keywords and symbols that Python made of any text are in the dump, and come back."""
+    with d.connect(None, strict=False) as conn:
+        conn.transact([[":db/add", 1, ":v", value]])
+        dumped(conn.db(), tmp_path / "n.dump")
+    load_dump(tmp_path / "n.dump", tmp_path / "n")
+    with d.connect(tmp_path / "n") as loaded:
+        assert strict_equal(loaded.q("[:find ?v . :where [1 :v ?v]]"), value)
+
+
+def test_copies_and_files_are_on_the_disk(tmp_path, monkeypatch):
+    """A copy is synced, with the directory that names it, before it is said to be there; so is a file written whole."""
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), fsync(handle))[1])
+    with d.connect(tmp_path / "db") as conn:
+        conn.transact([{":a": 1}])
+    copy_database(tmp_path / "db", tmp_path / "copy")
+    assert {p.stat().st_ino for p in (tmp_path / "copy" / "data.mdb", tmp_path / "copy", tmp_path)} <= set(synced)
+    synced.clear()
+    with whole_file(tmp_path / "file") as out:
+        out.write(b"x")
+    assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]

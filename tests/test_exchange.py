@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -335,7 +336,7 @@ def test_faults_of_files(tmp_path, name, content, code, words):
         ({"types": {"name": "long"}}, "import/value", "line 2, column name: 'Ada' is no long"),
         ({"key": "city"}, "import/key", "line 4: the key city is 'Rome' here and in"),
         ({"key": "age"}, "import/key", "line 3: the key age has no value"),
-        ({"skip": ["x"]}, "import/columns", "has no column 'x'"),
+        ({"skip": ["x"]}, "import/column", "has no column 'x'"),
         ({"encoding": "latin-9000"}, "file/encoding", "There is no encoding"),
         ({"names": {"age": ":t/name"}}, "import/columns", "'name' and 'age' would both be"),
     ],
@@ -426,3 +427,125 @@ def test_formats_by_name():
     assert format_of(Path("A.TSV")) == "csv"
     assert format_of(Path("a.ndjson.gz")) == "ndjson"
     assert format_of(Path("a"), "edn") == "edn"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("t.csv", "name,age\nAda,36\n"), ("t.json", '[{"name": "Ada", "age": 36}]'), ("t.edn", '{:name "Ada" :age 36}')],
+)
+def test_columns_named_by_options(tmp_path, name, text):
+    """--skip and --column mean the same in every format, and a name that the file does not have is a fault."""
+    file = written(tmp_path / name, text)
+    with d.connect(None) as conn:
+        bring(conn, file, skip=["name"], names={"age": ":x/y"})
+        assert set(conn.schema) == {":x/y"}
+    with d.connect(None) as conn:
+        for wrong in ({"skip": ["nmae"]}, {"names": {"nmae": ":x/y"}}):
+            with pytest.raises(d.DatalogError, match="nmae"):
+                bring(conn, file, **wrong)
+
+
+def test_integers_of_json_are_kept(tmp_path):
+    """An integer beyond 64 bits is a bigint, digit for digit; one that no program reads is told, not a traceback."""
+    file = written(tmp_path / "t.ndjson", '{"n": 123456789012345678901}\n{"n": 1}\n')
+    with d.connect(None) as conn:
+        bring(conn, file)
+        assert conn.schema[":t/n"][":db/valueType"] == d.kw("db.type/bigint")
+        assert set(conn.q("[:find [?n ...] :where [_ :t/n ?n]]")) == {123456789012345678901, 1}
+        with pytest.raises(d.DatalogError, match="import/json"):
+            bring(conn, written(tmp_path / "u.json", '[{"n": %s}]' % ("1" * 5000)))
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "utf8", "utf-8"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
+    """However UTF-8 is spelt."""
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"\xef\xbb\xbfname,age\nAda,36\n")
+    assert [c.name for c in read_source(file, "t", encoding=encoding).columns] == ["name", "age"]
+
+
+@pytest.mark.parametrize("encoding", ["undefined", "hex"])
+def test_encodings_that_are_none(tmp_path, encoding):
+    """A codec of Python that is no encoding of texts is told as one that is not there."""
+    with pytest.raises(d.DatalogError, match="file/encoding"):
+        read_source(written(tmp_path / "t.csv", "name\nAda\n"), "t", encoding=encoding)
+
+
+def test_instants_beyond_the_calendar_are_text(tmp_path):
+    """What the database could not hold as an instant is not taken for one; asked for, it is told with its place."""
+    assert infer(["9999-12-31T23:59:59-23:59"]).type == "string"
+    with d.connect(None) as conn, pytest.raises(d.DatalogError, match="line 2, column at"):
+        bring(conn, written(tmp_path / "t.csv", "at\n0001-01-01T00:00+01:00\n"), types={"at": "instant"})
+
+
+@pytest.mark.parametrize("cell", ["NaN", "Infinity", "1_0", "sNaN"])
+def test_decimals_that_are_none(cell):
+    """What is no number with digits is no decimal."""
+    with pytest.raises(d.DatalogError, match="is no bigdec"):
+        convert([cell], "bigdec")
+
+
+def test_keys_of_all_types(tmp_path):
+    """A key finds its entity whatever its type; decimals of different scale are two."""
+    table = pyarrow.table({"at": [AT, AT.replace(year=2025)], "n": [1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    with d.connect(None) as conn:
+        bring(conn, tmp_path / "t.parquet", key="at")
+        assert bring(conn, tmp_path / "t.parquet", key="at")["updated"] == 2
+    file = written(tmp_path / "d.csv", "price,n\n1.0,1\n1.00,2\n")
+    with d.connect(None) as conn:
+        bring(conn, file, types={"price": "bigdec"}, key="price")
+        assert bring(conn, file, types={"price": "bigdec"}, key="price")["updated"] == 2
+
+
+def test_schema_and_facts_are_one(tmp_path):
+    """An import that has to change an attribute and fails leaves the attribute as it was; one that succeeds is one transaction."""
+    with d.connect(None, {":t/name": {":db/valueType": ":db.type/string"}}) as conn:
+        conn.transact([{":t/name": "Ada"}, {":t/name": "Bob"}])
+        before, basis = conn.schema, conn.db().basis_tx
+        file = written(tmp_path / "t.csv", "name,tags\nAda,x\n")
+        source = read_source(file, "t")
+        plan = plan_import(conn.db(), source, key="name")
+        conn.transact([{":t/name": "Ada"}])  # twice now: it cannot be unique
+        with pytest.raises(d.DatalogError):
+            run_import(conn, plan)
+        assert conn.schema == before
+        conn.transact([[":db/retractEntity", conn.db().max_eid]])
+        assert run_import(conn, plan)["updated"] == 1
+        assert conn.db().basis_tx == basis + 3
+
+
+@pytest.mark.parametrize("space", ["a b", "", "x)"])
+def test_namespaces_that_are_none(tmp_path, space):
+    """A namespace that no keyword can have is told before anything is read; a colon before it is left out."""
+    file = written(tmp_path / "t.csv", "name\nAda\n")
+    with pytest.raises(d.DatalogError, match="import/namespace"):
+        read_source(file, space)
+    assert read_source(file, ":person").columns[0].ident == ":person/name"
+
+
+def test_arrow_files_by_format(tmp_path):
+    """The format that was given counts, and the case of a suffix does not; packed files are unpacked."""
+    table = pyarrow.table({"n": [1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.dat")
+    pyarrow.parquet.write_table(table, tmp_path / "T.PARQUET")
+    with gzip.open(tmp_path / "t.parquet.gz", "wb") as out:
+        pyarrow.parquet.write_table(table, out)
+    for name, form in (("t.dat", "parquet"), ("T.PARQUET", None), ("t.parquet.gz", None)):
+        assert read_source(tmp_path / name, "t", form=form).columns[0].values.tolist() == [1, 2], name
+
+
+def test_times_out_of_range_are_told(tmp_path):
+    """A time that microseconds cannot say is a fault, never another time."""
+    far = pyarrow.table({"at": pyarrow.array([2**62], pyarrow.timestamp("s"))})
+    pyarrow.feather.write_feather(far, tmp_path / "t.arrow")
+    with pytest.raises(d.DatalogError, match="at has a time that is too far away"):
+        read_source(tmp_path / "t.arrow", "t")
+
+
+@pytest.mark.parametrize(("value", "text"), [(2**70, str(2**70)), (Decimal("1" * 90), "1" * 90 + "M"), ("\ud800", "?")])
+def test_what_arrow_has_no_type_for_is_text(tmp_path, value, text):
+    """Values beyond Arrow's types are written as text."""
+    with whole_file(tmp_path / "t.parquet") as out:
+        write_rows(out, "parquet", ["v"], [(value,), (None,)])
+    assert pyarrow.parquet.read_table(tmp_path / "t.parquet").column("v").to_pylist() == [text, None]

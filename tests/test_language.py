@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -65,6 +66,25 @@ def test_callables_through_in(db) -> None:
         ("Ann",),
         ("Cid",),
     }
+
+
+@pytest.mark.parametrize(
+    ("query", "inputs"),
+    [
+        ("[:find (test/anew ?x) . :in [?x ...]]", [[3]]),
+        ("[:find ?y . :in $ ?e :where [?e :n ?x] [(test/anew ?x) ?y]]", [1]),
+        ("[:find [?y ...] :where [?e :n ?x] [(test/anew ?x) ?y]]", []),
+        ("[:find ?y . :in $ % :where (r ?y)]", ["[[(r ?y) [_ :n ?x] [(test/anew ?x) ?y]]]"]),
+    ],
+)
+def test_a_name_registered_anew(query: str, inputs: list[Any]) -> None:
+    """A query that was asked before calls the function that its name has now, in clauses, in rules and as aggregate."""
+    with d.connect(None, {":n": {":db/valueType": ":db.type/long"}}) as conn:
+        conn.transact([{":db/id": 1, ":n": 3}])
+        for factor in (2, 10):
+            d.register("test/anew", lambda x, factor=factor: factor * (x if type(x) is int else sum(x)))
+            found = d.q(query, *([] if "$" not in query and ":where" not in query else [conn.db()]), *inputs)
+            assert found in (3 * factor, [3 * factor])
 
 
 def test_registered_callables(db) -> None:

@@ -195,6 +195,9 @@ def test_what_cannot_be(conn) -> None:
         assert raised.value.code == code
     with pytest.raises(d.DatalogError, match="cannot be hashed"):
         conn.db().load(Bag, eid)
+    for no_eid in ("17", 1.7, True):
+        with pytest.raises(d.DatalogError, match=r"Place\.eid is"):
+            conn.save(Place("Rome", no_eid))  # type: ignore[arg-type]
     with pytest.raises(d.DatalogError, match="holds None"):
         conn.save(Person("X", parents=[None]))  # type: ignore[list-item]
     with d.connect(None, {":a": {":db/valueType": ":db.type/long"}}) as other:
@@ -202,3 +205,19 @@ def test_what_cannot_be(conn) -> None:
             other.save(Tag("x"))
         assert other.db().load_all(Tag) == []
     assert conn.db().basis_tx == before
+
+
+@dataclass
+class Offer:
+    """Prices of several scales."""
+
+    name: str = field(metadata=d.attribute(unique=True))
+    prices: list[Decimal] = field(default_factory=list)
+
+
+def test_what_is_gone_is_compared_strictly() -> None:
+    """A price of another scale takes the place of the one before: the database tells them apart."""
+    with d.connect(None, d.schema_of(Offer)) as conn:
+        conn.save(Offer("a", [Decimal("1.0"), Decimal(2)]))
+        conn.save(Offer("a", [Decimal("1.00"), Decimal(2)]))
+        assert set(map(str, conn.q("[:find [?p ...] :where [_ :offer/prices ?p]]"))) == {"1.00", "2"}

@@ -192,7 +192,11 @@ def test_bars():
     assert "Rome <&>·" in [t.text for t in root.findall(".//{*}text")]
     assert "no rows" in bar_text(columns, [])
     ET.fromstring(bar_svg(columns, []))
-    for wrong, code in (([("a", "b")], "plot/columns"), ([("a", i) for i in range(101)], "plot/rows")):
+    for wrong, code in (
+        ([("a", "b")], "plot/columns"),
+        ([("a", 10**400)], "plot/columns"),
+        ([("a", i) for i in range(101)], "plot/rows"),
+    ):
         with pytest.raises(d.DatalogError) as caught:
             bar_text(columns, wrong)
         assert caught.value.code == code

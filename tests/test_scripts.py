@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from migration.script_draft import draft
 from migration.script_folder import read_folder
 from migration.script_history import is_record, read_applied
 from migration.script_schema import differences, plain_schema, read_declared
+from migration.script_values import ValueReport, converter, pick
 from store.errors import UserError
 
 pytest_plugins = ["pytester"]
@@ -624,3 +627,31 @@ def test_same_data_sees_through_new_ids_only() -> None:
     assert not same_data(left, right, new_from=15)
     crossed = {(1, ":a", "int", 21), (20, ":b", "str", "x"), (21, ":b", "str", "y"), (20, ":c", "int", 21)}
     assert not same_data(left, crossed, new_from=5)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, -1, 1_714_521_600_001, 4_398_046_511_103, 1_000_000_000_123])
+def test_instants_become_the_very_milliseconds(milliseconds: int) -> None:
+    """There and back an instant is the same; what has a part of a millisecond does not fit, and neither do names of any text."""
+    instant = converter("instant")(milliseconds)
+    assert converter("long")(instant) == milliseconds
+    with pytest.raises(ValueError, match="part of a millisecond"):
+        converter("long")(instant + dt.timedelta(microseconds=1))
+    for kind in ("keyword", "symbol"):
+        with pytest.raises(d.DatalogError, match="would not read back"):
+            converter(kind)("a(b")
+
+
+def test_one_of_values_that_python_thinks_equal() -> None:
+    """Of decimals of several scales one is kept, and the others go."""
+    report = ValueReport(":a", "one")
+    assert pick([(1, Decimal("1.0"), 5), (1, Decimal("1.00"), 6)], "latest", report) == [(1, Decimal("1.0"))]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_script(tmp_path: Path) -> None:
+    """Scripts of either kind may begin with one; the checksum is that of the text."""
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    for folder, mark in ((plain, b""), (marked, b"\xef\xbb\xbf")):
+        folder.mkdir()
+        (folder / "0001_a.edn").write_bytes(mark + b'{:doc "x" :up []}')
+        (folder / "0002_b.py").write_bytes(mark + b"def up(conn):\n    pass\n")
+    assert [s.checksum for s in read_folder(marked)] == [s.checksum for s in read_folder(plain)]

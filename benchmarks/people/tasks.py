@@ -1,7 +1,8 @@
 """What is timed on *people* besides the queries: pulls, lookups and transactions.
 
-A task is a function of a peer; it returns (seconds, rows): the rows are what it got or left behind, for comparing. A peer that
-lacks one of the methods used here is left out of it. Transactions go to an empty database in memory.
+A task is a function of a peer; it returns (seconds, rows): the rows are what it got or left behind, for comparing. `NEEDS` names
+the method that a peer has when it takes part; who has `empty` has all that belongs to transactions, which go to an empty
+database in memory.
 """
 
 from __future__ import annotations
@@ -110,6 +111,13 @@ TASKS = {
     "add-all": add_all,
     "retract-5": retract_5,
     "bulk init": bulk_init,
+}
+#: task -> the method that a peer has which takes part
+NEEDS = {
+    "pull 1,000 in one call": "pull_many",
+    "pull 1,000, a call each": "pull",
+    "1,000 lookups by unique value": "lookup",
+    **dict.fromkeys(("add-1", "add-5", "add-all", "retract-5", "bulk init"), "empty"),
 }
 #: task -> units that it is made of, for 20,000 persons: (number, name)
 UNITS = {

@@ -40,10 +40,8 @@ def chains(depth: int, width: int) -> tuple[Any, Any]:
 def make(scale: float = 1.0) -> Workload:
     """The workload."""
     r = np.random.default_rng(41)
-    schema: dict[str, Any] = {}
-    columns: dict[str, Any] = {}
-    tables: list[Table] = []
-    queries: list[Query] = []
+    made = Workload("rules", {}, {}, [], [])
+    schema, columns, tables, queries = made.schema, made.columns, made.tables, made.queries
     offset = 0
 
     def edges(name: str, pair: tuple[Any, Any]) -> int:
@@ -142,21 +140,13 @@ def make(scale: float = 1.0) -> Workload:
             },
         )
     )
-    _roads(r, schema, columns, tables, queries, offset, max(3, int(20 * scale)))
+    _roads(made, r, offset, max(3, int(20 * scale)))
     offset += 20_000
-    _genealogy(r, schema, columns, tables, queries, offset, max(300, int(250_000 * scale)))
-    return Workload("rules", schema, columns, tables, queries)
+    _genealogy(made, r, offset, max(300, int(250_000 * scale)))
+    return made
 
 
-def _roads(
-    r: Any,
-    schema: dict[str, Any],
-    columns: dict[str, Any],
-    tables: list[Table],
-    queries: list[Query],
-    offset: int,
-    layers: int,
-) -> None:
+def _roads(made: Workload, r: Any, offset: int, layers: int) -> None:
     """Roads with lengths between layers of 100 places, five from each: least distances from one place."""
     places = np.arange(layers * 100).reshape(layers, 100) + 1 + offset
     start = np.repeat(places[:-1], 5)
@@ -164,16 +154,16 @@ def _roads(
     start, end = _distinct(start, end)
     length = r.integers(1, 10, len(start))
     road = np.arange(len(start)) + int(places[-1, -1]) + 1
-    schema.update({":road/from": REF, ":road/to": REF, ":road/length": LONG})
-    columns.update({":road/from": (road, start), ":road/to": (road, end), ":road/length": (road, length)})
-    tables.append(
+    made.schema.update({":road/from": REF, ":road/to": REF, ":road/length": LONG})
+    made.columns.update({":road/from": (road, start), ":road/to": (road, end), ":road/length": (road, length)})
+    made.tables.append(
         Table(
             "road",
             {"a": ("integer", start.tolist()), "b": ("integer", end.tolist()), "length": ("integer", length.tolist())},
             ("a", "b"),
         )
     )
-    queries.append(
+    made.queries.append(
         Query(
             "least distances",
             "[:find ?y ?d :in $ % ?x :where (far ?x ?y ?d)]",
@@ -193,15 +183,7 @@ def _distinct(a: Any, b: Any) -> tuple[Any, Any]:
     return packed >> 32, packed & ((1 << 32) - 1)
 
 
-def _genealogy(
-    r: Any,
-    schema: dict[str, Any],
-    columns: dict[str, Any],
-    tables: list[Table],
-    queries: list[Query],
-    offset: int,
-    n: int,
-) -> None:
+def _genealogy(made: Workload, r: Any, offset: int, n: int) -> None:
     """One dissertation for each person, with one or two advisors among the older ones, near in time."""
     person = np.arange(1, n + 1) + offset
     thesis = person + n
@@ -220,15 +202,15 @@ def _genealogy(
             area[i] = area[i - int(back[0][i])]
     advisor = np.concatenate((person[first - back[0][first]], person[second - back[1][second]]))
     advised = np.concatenate((thesis[first], thesis[second]))
-    schema.update({
+    made.schema.update({
         ":person/name": STRING, ":person/advised": REFS, ":dissertation/cid": REF, ":dissertation/univ": STRING,
         ":dissertation/area": STRING, ":dissertation/year": LONG,
     })  # fmt: skip
-    columns.update({
+    made.columns.update({
         ":person/name": (person, names), ":person/advised": (advisor, advised), ":dissertation/cid": (thesis, person),
         ":dissertation/univ": (thesis, univ), ":dissertation/area": (thesis, area), ":dissertation/year": (thesis, year),
     })  # fmt: skip
-    tables += [
+    made.tables += [
         Table("scholar", {"id": ("integer", person.tolist()), "name": ("text", names)}, ("id",), ("name",)),
         Table(
             "dissertation",
@@ -247,7 +229,7 @@ def _genealogy(
                 [(anc ?x ?y) (adv ?x ?y)] [(anc ?x ?y) (adv ?x ?z) (anc ?z ?y)]]"""
     who = names[-7]
     adv = "select a.person as x, d.cid as y from advised a join dissertation d on d.id = a.thesis"
-    queries += [
+    made.queries += [
         Query(
             "genealogy 1, grand-advisors",
             "[:find [?n ...] :in $ % ?who :where [?d :person/name ?who] (adv ?x ?d) (adv ?y ?x) [?y :person/name ?n]]",
