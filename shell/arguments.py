@@ -16,7 +16,7 @@ from datalog.cli import NOTE
 from store.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "edn", "markdown")
@@ -25,10 +25,28 @@ FORMATS: Final = ("table", "json", "ndjson", "csv", "edn", "markdown")
 class Parser(argparse.ArgumentParser):
     """The parser of one command."""
 
+    takes_path = False  # the database, by itself or with --db
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments, as argparse reads them; all its ways to read them end here."""
+        self.given = args or ()
+        found, rest = super().parse_known_args(args, namespace)
+        if self.takes_path:
+            from pathlib import Path  # noqa: PLC0415 - `q`, which is to start at once, needs none
+
+            if not hasattr(found, "path"):
+                self.error("the following arguments are required: path")
+            found.path = Path(found.path)
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments; a misspelt option names the nearest."""
         wrong = next((w for w in message.split() if w.startswith("--")), "").partition("=")[0]
         close = nearest(wrong, self._option_string_actions) if "unrecognized" in message and wrong else None
+        if message.endswith("required: --db"):
+            path = next((a for a in self.given if holds_database(a)), None)
+            close = f"--db {path}" if path else None
         raise UserError(
             "cli/arguments",
             f"{self.prog}: {message}." + (f" Did you mean {close}?" if close else ""),
@@ -77,10 +95,11 @@ def add_database(parser: Parser) -> None:
 
 
 def add_path(parser: Parser) -> None:
-    """The argument PATH."""
-    from pathlib import Path  # noqa: PLC0415 - `q`, which is to start at once, needs none
-
-    parser.add_argument("path", type=Path, help="the database's directory")
+    """The argument PATH, which may be written --db PATH as well: that is how other commands take it."""
+    parser.takes_path = True
+    # a type would be asked to convert what is suppressed
+    parser.add_argument("path", nargs="?", default=argparse.SUPPRESS, help="the database's directory")
+    parser.add_argument("--db", dest="path", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def add_json(parser: Parser, what: str = "print the figures as JSON") -> None:

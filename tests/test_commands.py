@@ -332,3 +332,19 @@ def test_completion_scripts(tmp_path):
     ):
         done = subprocess.run([bash, "-c", ask, "bash", *words], capture_output=True, text=True, check=True)
         assert sorted(done.stdout.split()) == sorted(wanted.split())
+
+
+@pytest.mark.usefixtures("here")
+def test_where_the_database_may_stand(capsys):
+    """By itself or with --db where it is all there is to give; a question that lacks --db names the database it was given."""
+    for command in ("schema", "stats", "check"):
+        by_itself, named = run(capsys, command, "db"), run(capsys, command, "--db", "db")
+        assert by_itself[:2] == named[:2]
+        assert by_itself[0] == 0
+        code, out, err = run(capsys, command)
+        assert (code, out) == (2, "")
+        assert "required: path" in err
+    code, out, err = run(capsys, "q", "[:find ?n :where [_ :t/name ?n]]", "db")
+    assert (code, out) == (2, "")
+    assert "Did you mean --db db?" in err
+    assert "Did you mean" not in run(capsys, "q", "[:find ?n :where [_ :t/name ?n]]", "nothing")[2]

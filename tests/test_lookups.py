@@ -59,6 +59,8 @@ def test_lookups_between_transactions(tables: bool, steps: list[tuple[list[Any],
                     conn.transact([list(c) for c in changes])
                 except d.DatalogError:
                     continue  # two values for one, a name that is taken
+                if len(held) % 3 == 2:
+                    conn.store.transactor.merge()  # into new segments: older columns are then of another base
                 held.append((conn.db(), np.array(wanted, dtype=np.int64)))
                 for db, keys in (held[-1], held[len(held) // 2]):
                     view = db.snapshot
