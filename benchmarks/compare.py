@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import math
+import select
 import statistics
 import subprocess
 import sys
@@ -34,8 +35,9 @@ DEFAULT = ("ours", "sqlite", "duckdb")
 class Worker:
     """A peer's process."""
 
-    def __init__(self, peer: str, workload: str, scale: float, python: str) -> None:
+    def __init__(self, peer: str, workload: str, scale: float, python: str, patience_s: float) -> None:
         self.peer = peer
+        self.patience_s = patience_s
         self.out = ""  # why it takes no part
         command = [python, str(HERE / "worker.py"), peer, workload, str(scale)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -51,6 +53,10 @@ class Worker:
             self.process.stdin.flush()
         except BrokenPipeError:
             return {"error": "the process ended"}
+        if request["op"] == "run" and not select.select([self.process.stdout], [], [], self.patience_s)[0]:
+            self.process.kill()
+            self.out = f"more than {self.patience_s:.0f} s for a question before"
+            return {"left out": f"more than {self.patience_s:.0f} s"}
         line = self.process.stdout.readline()
         return json.loads(line) if line else {"error": "the process ended"}
 
@@ -78,7 +84,7 @@ def compare(workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
     names = [q.name for q in made.queries if not wanted or any(part in q.name for part in wanted)]
     tasks = [n for n in made.tasks if not wanted or any(part in n for part in wanted)]
     peers = arguments.peers.split(",")
-    workers = [Worker(p, workload, arguments.scale, arguments.python) for p in peers]
+    workers = [Worker(p, workload, arguments.scale, arguments.python, arguments.patience) for p in peers]
     result: dict[str, Any] = {
         "workload": workload,
         "scale": arguments.scale,
@@ -216,6 +222,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--only", default="", help="parts of the questions' names, with commas")
+    parser.add_argument(
+        "--patience", type=float, default=100.0, help="seconds; a peer that needs more takes no part from there on"
+    )
     parser.add_argument("--columnar", action="store_true", help="also time answers left as columns")
     parser.add_argument("--json", type=Path)
     here = HERE / ".peers" / "bin" / "python"

@@ -56,7 +56,7 @@ def test_tasks():
 
 def test_a_peer_in_its_process():
     """A peer loads, answers, leaves out what it has not, and tells a fault without ending; all over JSON lines."""
-    worker = Worker("triple", "people", 0.005, sys.executable)
+    worker = Worker("triple", "people", 0.005, sys.executable, 60.0)
     try:
         assert worker.ask(op="load")["seconds"] > 0
         assert worker.ask(op="run", query="q1", check=True)["rows"] > 0
