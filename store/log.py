@@ -76,11 +76,13 @@ def pack_columns(n: int, columns: Iterable[Sequence[int]], instant: int) -> byte
     if n == 1:
         (e,), (a,), (v,), (operation,) = columns
         return pack_one(e, a, v, operation, instant)
+    if n == 0:
+        columns = ((0,),) * 4
     heads: list[int] = []
     bodies: list[bytes] = []
     for column in columns:
-        low = min(column, default=0)
-        spread = max(column, default=0) - low
+        low = min(column)
+        spread = max(column) - low
         if not spread:
             heads += (low, 0)
         elif spread < 256:

@@ -521,13 +521,12 @@ def _wrong(type_name: str, value: Any, hint: str | None = None) -> UserError:
 
 
 def _coerce_long(value: Any) -> int:
-    if isinstance(value, np.integer):
-        value = int(value)
-    if type(value) is not int:
+    number = value if type(value) is int else int(value) if isinstance(value, np.integer) else None
+    if number is None:
         raise _wrong("long", value)
-    if not INT64_MIN <= value <= INT64_MAX:
+    if not INT64_MIN <= number <= INT64_MAX:
         raise _wrong("long", value, "declare the attribute as :db.type/bigint for integers beyond 64 bits")
-    return value
+    return number
 
 
 def _coerce_ref(value: Any) -> int:
