@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _NOTHING: Rows = np.empty(0, dtype=np.intp)
 _FEW_PROBES = 64  # always searched
 _FEW = 16  # a search is cheaper than a join below one probe for so many datoms
+_FEW_OF_ALL = 4  # a table is cheaper than a join below one entity for so many
 
 
 class Missing(Exception):  # noqa: N818 - no error: it says that nothing can match
@@ -394,7 +395,7 @@ def _gather(
     snapshot = view.snapshot
     total = snapshot.count(attribute.aid)
     charge = run.charge(3)
-    if eids.size * _FEW < total or eids.size < _FEW_PROBES or not total:
+    if eids.size * _FEW_OF_ALL < total or eids.size < _FEW_PROBES or not total:
         rows, v, *rest = snapshot.gather(attribute.aid, eids, tx=tx)
         charge(rows.size)
         if rows.size == eids.size and not attribute.many:

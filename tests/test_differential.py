@@ -40,6 +40,7 @@ def test_ways_for_much_data_on_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "_FEW", 0)
     monkeypatch.setattr(scan, "_FEW_PROBES", 0)
     monkeypatch.setattr(scan, "_FEW", 10**9)
+    monkeypatch.setattr(scan, "_FEW_OF_ALL", 0)
     monkeypatch.setattr(planner, "_WORTH_THINNING", 0.0)
     monkeypatch.setattr(planner, "_THINNER", 0.1)
     counts: Counter[str] = Counter()
