@@ -22,7 +22,7 @@ Recursive rules become one Fixpoint for a call (program.py); what `find` makes o
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from datalog.ast import (
     BindBlank,
@@ -66,6 +66,7 @@ from datalog.plan import (
 from datalog.program import Program
 from datalog.record import replace
 from datalog.renaming import rename_scopes, use_branch
+from store.edn import strict_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -308,11 +309,11 @@ class Planner(JoinOrder):
 
     def once_each(self, atoms: list[Atom], start: State) -> list[Atom]:  # noqa: ARG002 - a pass
         """The atoms without patterns that say what another one says."""
-        known: set[str] = set()
+        known: set[tuple[Any, ...]] = set()
         found: list[Atom] = []
         for atom in atoms:
             if isinstance(atom.node, Scan):
-                said = repr(same_node(atom.node, label="", at=(0, 0)))
+                said = _said_by(atom.node)
                 if said in known:
                     continue
                 known.add(said)
@@ -684,6 +685,16 @@ def _kept(variables: Sequence[str], needed: frozenset[str]) -> tuple[str, ...]:
 
 def _only(distinct: dict[str, float], variables: Sequence[str]) -> dict[str, float]:
     return {v: distinct.get(v, 1.0) for v in variables}
+
+
+def _said_by(scan: Scan) -> tuple[Any, ...]:
+    """What a pattern says, for comparing: that of another one when both find the same."""
+    places = (scan.entity, scan.attribute, scan.value, scan.tx, scan.added, *(b.term for b in scan.bounds))
+    terms = (
+        (type(t), strict_key(t.value) if isinstance(t, Const) else t.name) if isinstance(t, Const | Var | Param) else t
+        for t in places
+    )
+    return (scan.source, *terms, *(b.op for b in scan.bounds))
 
 
 def _text_of(atom: Atom) -> tuple[str, str]:

@@ -131,3 +131,18 @@ def test_no_order_is_clearly_cheaper(db: Any, clauses: str, monkeypatch: pytest.
     monkeypatch.setattr(JoinOrder, "arrange", arranged)
     Prepared(f"[:find ?a ?t :where {clauses}]").plan((db,))
     assert checked > 20
+
+
+def test_patterns_of_values_that_look_alike_are_not_one() -> None:
+    """1 and 1.0, a string and a keyword, and integers of more digits than Python writes are told apart."""
+    schema = {":any/is": {":db/cardinality": ":db.cardinality/many"}}
+    huge = 10**5000
+    pairs = [(1, 1.0), ("a/b", d.kw("a/b")), (huge, huge + 1), (d.Vector([1, 2]), d.Vector([1, 2.0]))]
+    with d.connect(None, schema, sync=False) as conn:
+        conn.transact([[":db/add", 1, ":any/is", v] for pair in pairs for v in pair])
+        conn.transact([[":db/add", 2, ":any/is", v] for v, _ in pairs])
+        for pair in pairs:
+            clauses = [d.Vector([d.Symbol("?e"), d.kw("any/is"), v]) for v in pair]
+            query = d.Vector([d.kw("find"), d.Vector([d.Symbol("?e"), d.Symbol("...")]), d.kw("where"), *clauses])
+            assert conn.q(query) == [1]
+            assert sorted(conn.q(d.Vector([*query[:3], clauses[0], clauses[0]]))) == [1, 2]
