@@ -44,10 +44,11 @@ class JoinOrder:
         raise NotImplementedError
 
     def arrange(self, atoms: list[Atom], start: State) -> list[Atom]:
-        """The atoms in the order of the cheapest plan found: greedy from each possible first atom."""
+        """The atoms in the order of the cheapest plan found: greedy from each possible first atom, then all orders against it."""
         makers = [a for a in atoms if a.kind not in _REDUCERS]
         if len(makers) <= 1:
-            return self.greedy(atoms, start, None)[1]
+            return self.greedy(atoms, start, None, [])[1]
+        stars = self.stars(atoms)
         bound = set(start.distinct)
         firsts = [a for a in makers if a.needs <= bound]
         if start.distinct or start.rows != 1.0:
@@ -58,14 +59,14 @@ class JoinOrder:
         best: tuple[float, list[Atom]] | None = None
         choices: list[Atom | None] = [*firsts] or [None]
         for first in choices:
-            cost, order = self.greedy(atoms, start, first)
+            cost, order = self.greedy(atoms, start, first, stars)
             if best is None or cost < best[0]:
                 best = cost, order
         assert best is not None
         order = self.with_late_lookups(best[1], start) if len(best[1]) > 3 else best[1]
-        return self.cheapest(atoms, start, order) if len(makers) > 2 else order
+        return self.cheapest(atoms, start, order, stars) if len(makers) > 2 else order
 
-    def cheapest(self, atoms: list[Atom], start: State, found: list[Atom]) -> list[Atom]:
+    def cheapest(self, atoms: list[Atom], start: State, found: list[Atom], stars: list[Atom]) -> list[Atom]:
         """The cheapest of all orders where it is clearly cheaper than the one found, else that one.
 
         Dynamic programming over sets of atoms, as System R does it: of all orders of a set only the cheapest is gone on from. A
@@ -74,7 +75,7 @@ class JoinOrder:
         """
         units = [a for a in atoms if a.kind not in _REDUCERS]
         bits = {id(a): 1 << i for i, a in enumerate(units)}
-        sets = [(a, bits[id(a)]) for a in units] + [(s, sum(bits[id(p)] for p in s.parts)) for s in self.stars(atoms)]
+        sets = [(a, bits[id(a)]) for a in units] + [(s, sum(bits[id(p)] for p in s.parts)) for s in stars]
         most = self.cost_of(found, start) * _CLEARLY
         first = _Reached(0.0, start.rows, dict(start.distinct), [])
         by_size: list[dict[int, _Reached]] = [{} for _ in range(len(units) + 1)]
@@ -135,11 +136,12 @@ class JoinOrder:
             total += work + state.rows
         return total
 
-    def greedy(self, atoms: list[Atom], start: State, first: Atom | None) -> tuple[float, list[Atom]]:
+    def greedy(
+        self, atoms: list[Atom], start: State, first: Atom | None, stars: list[Atom]
+    ) -> tuple[float, list[Atom]]:
         """(cost, order): the cheapest next atom again and again, filters and anti-joins as soon as they can run."""
         state = State(rows=start.rows, distinct=dict(start.distinct))
         left = list(atoms)
-        stars = self.stars(atoms)
         order: list[Atom] = []
         total = 0.0
         while left:
@@ -190,7 +192,7 @@ class JoinOrder:
     def star_size(self, star: Atom) -> tuple[float, Size]:
         """(work, size) of a star on its own."""
         if star.size is None:
-            work, order = self.greedy(list(star.parts), State(), None)
+            work, order = self.greedy(list(star.parts), State(), None, [])
             state = State()
             for atom in order:
                 _, state.rows, state.distinct = self.estimate(atom, state)

@@ -473,7 +473,7 @@ class Planner(JoinOrder):
             )
         if atom.kind == "star":
             keep = atom.gives & (needed | set(state.node.variables))
-            inner = self.build(self.greedy(list(atom.parts), State(), None)[1], State(), keep)
+            inner = self.build(self.greedy(list(atom.parts), State(), None, [])[1], State(), keep)
             inner = self.thinned(inner, atom.gives)
             return self.join_node(state, inner.node, needed, rows, distinct)
         if atom.kind == "extend":
