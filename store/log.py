@@ -62,7 +62,7 @@ def read_log_key(key: bytes) -> tuple[int, int]:
 
 def pack_small(rows: list[tuple[int, int, int, int]], instant: int) -> bytes:
     """The entry of a small transaction; plain struct packing, as numpy's cost for each call would be most of it."""
-    return pack_columns(len(rows), zip(*rows, strict=True) if rows else ((), (), (), ()), instant)
+    return pack_columns(len(rows), zip(*rows, strict=True), instant)
 
 
 def pack_one(e: int, aid: int, v: int, operation: int, instant: int) -> bytes:
