@@ -1,8 +1,14 @@
 """What all tests share: no deadlines of hypothesis, and processes that start fast."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a run in the background of a shell ignores interrupts, and so would every command that the tests start and interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # the machines that run the tests are noisy, and how many inputs a strategy throws away is chance
 settings.register_profile(
