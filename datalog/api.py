@@ -510,7 +510,7 @@ def connect(
         path, sync = temporary, False
     definitions = read_schema(read_edn(schema) if isinstance(schema, str) else schema)
     try:
-        store = open_store(os.fspath(path) or ".", read_only=read_only, sync=sync)
+        store = open_store(os.fspath(path) or ".", read_only=read_only, sync=sync, private=temporary is not None)
     except BaseException:
         if temporary is not None:
             _remove(temporary)

@@ -152,25 +152,30 @@ def _interact(session: Session, *, plain: bool) -> int:
 
     session.say(greeting(session) + "\n.help shows what can be typed; Ctrl-D leaves.")
     read = _prompt(session, plain=plain)
-    while True:
+    while not session.over:
         try:
-            return _entries(session, read)
+            _entries(session, read)
         except KeyboardInterrupt:  # between two entries: an interrupt that was noted twice, or a key held down
             session.say("")
+    try:  # noqa: SIM105 - a function's first instruction is where a noted interrupt would be raised
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # noted before the end was, and there is nothing left to interrupt
+        pass
+    return 0
 
 
-def _entries(session: Session, read: Callable[[], str]) -> int:
+def _entries(session: Session, read: Callable[[], str]) -> None:
     while not session.over:
         try:
             text = read()
         except KeyboardInterrupt:  # a new line, as in any shell
             continue
         except EOFError:
+            session.over = True
             break
         if text.strip():
             session.typed.append(text)
             take(session, text)
-    return 0
 
 
 def take(session: Session, text: str) -> int:

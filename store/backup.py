@@ -39,6 +39,7 @@ from store.schema import FIRST_USER_AID, TX_INSTANT, Schema, read_attributes
 from store.segment import pack
 from store.store import Store, find_open, open_store
 from store.value import Kind
+from store.writing import begin_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -329,7 +330,7 @@ class _Writer:
     def flush(self) -> None:
         """Writes what was collected."""
         if self._items:
-            with self._env.write() as txn:
+            with begin_write(self._env) as txn:
                 txn.put_sorted(self._items, append=True)
             self._items = []
             self._bytes = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from store.committed import Committed
-from store.environment import META_KEY, with_meta
+from store.environment import with_meta
 from store.errors import SchemaError
 from store.log import LogWriter, log_key, pack_columns, pack_one
 from store.merge import Merged, merge_changes
@@ -24,9 +24,9 @@ from store.schema import SCHEMA_AIDS, TX_INSTANT
 
 if TYPE_CHECKING:
     from store.dictionary import NewCodes
-    from store.environment import WriteTxn
     from store.snapshot import Snapshot
     from store.store import Store
+    from store.writing import WriteTxn
 
 BULK_ROWS: Final = 4096  # from this many rows on a transaction goes into the segments at once
 
@@ -78,8 +78,7 @@ class Commit:
             self._merged = merge_changes(txn, store.base, pending, bulk, self._schema, change, tx)
             changes.update(merged_tx=tx, generation=meta.generation + 1, datoms=meta.datoms + self._merged.growth)
         self._meta = with_meta(meta, **changes)
-        self._data = self._meta.encode()
-        txn.put(META_KEY, self._data)
+        self._data = txn.put_meta(self._meta)
 
     def _write_log(self) -> None:
         schema, old = self._schema, self._prepared.before.schema
@@ -174,7 +173,7 @@ class PlainCommits:
         else:
             es, aids, vs, _, _ = zip(*rows, strict=True)
             entry = pack_columns(len(rows), (es, aids, vs, operations), instant)
-        self._txn.put(log_key(tx), entry)
+        self._txn.put_log(log_key(tx), entry)
         rows.append((tx, TX_INSTANT, instant, tx, 1))
         self._instant = instant
         self.novelty = self.novelty.extended(rows)
@@ -186,12 +185,11 @@ class PlainCommits:
         """Puts the new codes and the meta record."""
         if self.meta is not self._store.meta:
             self._appended = self._codes.write(self._txn)
-            self._data = self.meta.encode()
-            self._txn.put(META_KEY, self._data)
+            self._data = self._txn.put_meta(self.meta)
 
     def finish(self) -> None:
         """After the commit: caches and the newest snapshot move on."""
-        if self._data:
+        if self.meta is not self._store.meta:
             self._codes.adopt(self._appended)
             self._store.last_instant = self._instant
             self._store.follow(self.meta, self._data, self.newest, self.novelty)

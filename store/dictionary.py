@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.environment import Environment, ReadTxn, WriteTxn
+    from store.environment import Environment, ReadTxn
+    from store.writing import WriteTxn
 
     Codes = NDArray[np.int64]
 

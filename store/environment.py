@@ -26,7 +26,7 @@ import errno
 import os
 import struct
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 from zlib import crc32
 
@@ -35,10 +35,13 @@ import lmdb
 from store.errors import ForkedConnection, StorageError, StoreClosed, StoreCorrupt, StoreFull, StoreLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+
+    from store.writing import Held
 
     StrPath = str | os.PathLike[str]  # paths are text here: `pathlib` takes longer to import than this module
 
+LmdbError = lmdb.Error
 FORMAT: Final = 1
 MAP_SIZE_BYTES: Final = 1 << 40
 MIN_MAP_SIZE_BYTES: Final = 64 << 20
@@ -264,61 +267,6 @@ class ReadTxn:
             self._txn.abort()
 
 
-class WriteTxn(ReadTxn):
-    """The one write transaction of the environment, for a `with` block. Of one thread, so that its reads need no lock."""
-
-    __slots__ = ("touched",)
-
-    def __init__(self, env: Environment, txn: Any) -> None:
-        super().__init__(env, txn)
-        self.touched = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        env, raw = self._env, self._txn
-        if error is not None or not self.touched:
-            raw.abort()
-            if isinstance(error, lmdb.Error):
-                raise convert_error(error, env.path) from error
-            return
-        try:
-            raw.commit()
-        except lmdb.Error as e:
-            converted = convert_error(e, env.path)
-            if not isinstance(converted, StoreFull) or converted.code == "store/disk-full":
-                env.poisoned = str(e)
-            raise converted from e
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value under a key, or None."""
-        try:
-            value: bytes | None = self._txn.get(key)
-        except lmdb.Error as e:
-            raise convert_error(e, self._env.path) from e
-        return value
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Sets the value under a key."""
-        self.touched = True
-        self._txn.put(key, value)
-
-    def delete(self, key: bytes) -> None:
-        """Removes a key."""
-        self.touched = True
-        self._txn.delete(key)
-
-    def put_sorted(self, items: Iterable[tuple[bytes, bytes]], *, append: bool = False) -> None:
-        """Sets many values; the keys come in order, which saves LMDB most of the search.
-
-        With `append` they are above all keys there are: pages are then filled instead of being split in halves.
-        """
-        self.touched = True
-        with self._txn.cursor() as cursor:
-            cursor.putmulti(items, append=append)
-
-
 class Environment:
     """An open LMDB environment of our format. Made by `open_environment`; one for each directory in a process."""
 
@@ -329,6 +277,7 @@ class Environment:
         self.pid = os.getpid()
         self.closed = False
         self.poisoned: str | None = None
+        self.held: Held | None = None  # of a private database: see writing.py
         self._writing: Any = None  # LMDB's newest write transaction, perhaps ended
         self._writes_in: int | None = None  # the thread that began it
         self._env = env
@@ -363,6 +312,7 @@ class Environment:
     def read(self) -> ReadTxn:
         """A read transaction on the newest commit."""
         self.check_usable()
+        self._settle()
         try:
             return ReadTxn(self, self._env.begin())
         except lmdb.ReadersFullError:
@@ -374,8 +324,12 @@ class Environment:
         except lmdb.Error as e:
             raise convert_error(e, self.path) from e
 
+    def _settle(self) -> None:
+        if self.held is not None:
+            self.held.settle()
+
     def begin_raw(self) -> Any:
-        """A bare LMDB read transaction, for `ReadTxn.refresh`."""
+        """A bare LMDB read transaction, for `ReadTxn.refresh`; it does not see the log entries that a private database holds."""
         return self._env.begin()
 
     def last_txnid(self) -> int:
@@ -386,17 +340,17 @@ class Environment:
             raise convert_error(e, self.path) from e
         return number
 
-    def write(self) -> WriteTxn:
-        """The write transaction, for a `with` block: committed when it ends, aborted when it raises or wrote nothing."""
+    def begin_write_raw(self) -> Any:
+        """LMDB's write transaction, bare, for `WriteTxn`; waits for whoever writes."""
         self.check_usable()
         self.end_write()
         me = threading.get_ident()
         try:
             self._writing = self._env.begin(write=True)
             self._writes_in = me  # no call between the two, so no interrupt
-            return WriteTxn(self, self._writing)
         except lmdb.Error as e:
             raise convert_error(e, self.path) from e
+        return self._writing
 
     def end_write(self) -> None:
         """Ends a write transaction of this thread that an interrupt kept from ending: LMDB's lock would stay taken."""
@@ -406,6 +360,7 @@ class Environment:
 
     def stat(self) -> dict[str, int]:
         """Pages, page size, entries, map size, readers and file size, in bytes where a size."""
+        self._settle()
         stat, info = self._env.stat(), self._env.info()
         held = _stat(os.path.join(self.path, DATA_FILE))
         return {
@@ -427,6 +382,7 @@ class Environment:
 
     def copy(self, target: StrPath, *, compact: bool) -> None:
         """A consistent copy of the file as it is now, into an existing directory."""
+        self._settle()
         try:
             self._env.copy(os.fspath(target), compact=compact)
         except lmdb.Error as e:
@@ -434,10 +390,10 @@ class Environment:
 
     def lock_exclusive(self) -> bool:
         """True when no other process has the database open, and none can open it until this one closes."""
-        import fcntl  # noqa: PLC0415 - not on Windows
-
         if self._open_file is None:
             return False
+        import fcntl  # noqa: PLC0415 - not on Windows
+
         try:
             fcntl.flock(self._open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -474,7 +430,7 @@ class Environment:
             self.closed = True  # the parent's; `abandon` is for who wants to open it here
             return
         self.closed = True
-        if not self.read_only and not self.sync and self.poisoned is None:
+        if not self.read_only and not self.sync and self.poisoned is None and self.held is None:
             with contextlib.suppress(lmdb.Error):
                 self._env.sync(True)
         self._env.close()
@@ -732,9 +688,9 @@ def _take_open_file(path: str, *, read_only: bool) -> int | None:
         os.close(handle)
         raise StoreLocked(
             "store/exclusive",
-            f"{path} is being compacted or rebuilt by another process.",
+            f"{path} is used by another process that needs it for itself: it is being compacted or rebuilt, or is ephemeral.",
             retryable=True,
-            hint="wait until it is done",
+            hint="wait until it is done; to share a database between processes give it a path",
         ) from e
     return handle
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.environment import Meta, ReadTxn, WriteTxn
+    from store.environment import Meta, ReadTxn
+    from store.writing import WriteTxn
 
     Codes = NDArray[np.int64]
     Rows = tuple[Codes, Codes, Codes]

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from store.environment import ReadTxn, WriteTxn
+    from store.environment import ReadTxn
+    from store.writing import WriteTxn
 
     Codes = NDArray[np.int64]
 
@@ -191,7 +192,7 @@ class LogWriter:
             self._put(pack([np.ascontiguousarray(c[start : start + PART_ROWS]) for c in columns]))
 
     def _put(self, data: bytes) -> None:
-        self._txn.put(log_key(self._tx, self._part), data)
+        self._txn.put_log(log_key(self._tx, self._part), data)
         self._part += 1
 
 

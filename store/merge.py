@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.effects import BulkChange
-    from store.environment import WriteTxn
     from store.schema import Schema
     from store.schema_change import SchemaChange
+    from store.writing import WriteTxn
 
     Codes = NDArray[np.int64]
     Rows = tuple[Codes, Codes, Codes]

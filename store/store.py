@@ -48,7 +48,7 @@ class Store:
     the rows that are not in them yet, the snapshot. The store alone moves them on, all four at once, holding `lock`.
     """
 
-    def __init__(self, path: str, *, read_only: bool = False, sync: bool = True) -> None:
+    def __init__(self, path: str, *, read_only: bool = False, sync: bool = True, private: bool = False) -> None:
         self.path = path
         self.read_only = read_only
         self._users = 0
@@ -62,6 +62,10 @@ class Store:
                 meta = self._create()
             elif not read_only:
                 write_identity(path, meta.id)
+            if private:
+                from store.writing import make_private  # noqa: PLC0415 - ephemeral databases only
+
+                make_private(self.env)
             cache_bytes = default_bytes()
             self.dictionary = Dictionary(self.env, cache_bytes // 2)
             self.cache = ColumnCache(cache_bytes)
@@ -80,11 +84,13 @@ class Store:
     # -- opening
 
     def _create(self) -> Meta:
-        with self.env.write() as txn:
+        from store.writing import begin_write  # noqa: PLC0415 - a program that only reads has no need of it
+
+        with begin_write(self.env) as txn:
             data = txn.get(META_KEY)
             meta = decode_meta(data) if data is not None else new_meta()
             if data is None:
-                txn.put(META_KEY, meta.encode())
+                txn.put_meta(meta)
         write_identity(self.path, meta.id)
         return meta
 
@@ -142,7 +148,8 @@ class Store:
             if self.env.closed:
                 return
             forked = self.env.pid != os.getpid()
-            if not forked and not self.read_only and self.env.poisoned is None and self.novelty.n >= FOLD_AT_CLOSE:
+            reopened = self.env.poisoned is None and self.env.held is None  # a private database never is
+            if not forked and not self.read_only and reopened and self.novelty.n >= FOLD_AT_CLOSE:
                 self.transactor.merge()
             if forked:
                 return
@@ -157,6 +164,9 @@ class Store:
         self.env.check_usable()
         if self.composing is not None:
             return self.newest_seen  # whoever composes holds the write lock: nobody can have committed since
+        held = self.env.held
+        if held is not None and held.meta is self.meta:
+            return self.newest_seen  # a private database: this process made the newest commit
         # another thread may be at a transaction, which may take long: what it began with is the newest until it commits
         txnid, snapshot = self._seen
         if self.env.last_txnid() == txnid:
@@ -167,6 +177,12 @@ class Store:
 
     def catch_up(self, txn: ReadTxn, *, refresh: bool = False) -> None:
         """Moves on to the newest commit as a transaction sees it, a write transaction or the one that is refreshed for it."""
+        held = self.env.held
+        if held is not None:
+            if held.meta is self.meta:
+                return
+            held.settle()
+            txn, refresh = self._watch, True  # asking the write transaction would begin it
         if refresh:
             txn.refresh()
         try:
@@ -176,6 +192,8 @@ class Store:
             if data == self._meta_bytes or decode_meta(data) == self.meta:
                 # a write transaction has a number of its own, above that of the commit it sees
                 self._seen = (txn.txnid if refresh else txn.txnid - 1, self.newest_seen)
+                if held is not None:
+                    held.meta = self.meta
                 return
             meta = decode_meta(data)
         finally:
@@ -209,6 +227,8 @@ class Store:
         self._seen = (txnid, snapshot)
         self.last_instant = None
         self._meta_bytes = data
+        if self.env.held is not None:
+            self.env.held.meta = meta
 
     # -- writing
 
@@ -273,12 +293,16 @@ class Store:
 
     def follow(self, meta: Meta, data: bytes, newest: Snapshot, novelty: OverlayView) -> None:
         """After a commit that merged nothing: the same base, more novelty, the newest snapshot."""
-        due = (
-            meta.basis_tx // _ADVANCE_EVERY > self.meta.basis_tx // _ADVANCE_EVERY
-        )  # a commit may have many transactions
+        held = self.env.held
+        if held is None:  # a commit may have many transactions
+            due = meta.basis_tx // _ADVANCE_EVERY > self.meta.basis_tx // _ADVANCE_EVERY
+        else:
+            due = held.commits >= _ADVANCE_EVERY
         self.novelty, self.meta, self._meta_bytes, self.newest_seen = novelty, meta, data, newest
         self._seen = (-1, newest)
         if due:
+            if held is not None:
+                held.commits = 0
             self.base.txn.advance(meta.generation, data)
 
     def oldest_snapshot_tx(self) -> int:
@@ -291,8 +315,11 @@ _OPEN = weakref.WeakValueDictionary()
 _OPEN_LOCK = threading.Lock()
 
 
-def open_store(path: StrPath, *, read_only: bool = False, sync: bool = True) -> Store:
-    """The store of a directory: the one that is open already, or a new one. Call `release` when done."""
+def open_store(path: StrPath, *, read_only: bool = False, sync: bool = True, private: bool = False) -> Store:
+    """The store of a directory: the one that is open already, or a new one. Call `release` when done.
+
+    A `private` one is of a directory that is removed when it closes; other processes are kept out.
+    """
     with _OPEN_LOCK:
         key = os.path.realpath(path)
         store = _OPEN.get(key)
@@ -309,7 +336,7 @@ def open_store(path: StrPath, *, read_only: bool = False, sync: bool = True) -> 
                 )
             store.env.check_usable()
         else:
-            store = Store(os.fspath(path), read_only=read_only, sync=sync)
+            store = Store(os.fspath(path), read_only=read_only, sync=sync, private=private)
             _OPEN[key] = store
         store.retain()
         return store

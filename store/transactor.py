@@ -23,7 +23,7 @@ from store.commit import Commit, PlainCommits
 from store.committed import Committed
 from store.composition import Composition, quiet_collector
 from store.dictionary import NewCodes
-from store.environment import META_KEY, with_meta
+from store.environment import with_meta
 from store.errors import StorageError
 from store.group import Turns, Wish, Writer, answer
 from store.load import prepare_load
@@ -31,6 +31,7 @@ from store.merge import merge_changes
 from store.prepare import prepare, prepare_schema, read_schema_change
 from store.schema import read_schema
 from store.txdata import read_tx_data
+from store.writing import begin_small, begin_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -102,7 +103,7 @@ class Transactor:
         """Plain transactions that the block takes, in one commit when it ends; for `Turns`."""
         store = self._store
         with store.lock:
-            with store.env.write() as txn:
+            with begin_write(store.env) as txn:
                 store.catch_up(txn)
                 group = PlainCommits(store, txn, NewCodes(store.dictionary, store.meta.next_code, txn))
                 yield group
@@ -119,7 +120,7 @@ class Transactor:
         """One transaction in a commit of its own; for `Turns`."""
         store = self._store
         with store.lock:
-            with store.env.write() as txn:
+            with begin_small(store.env) as txn:
                 store.catch_up(txn)
                 before, meta = store.newest_seen, store.meta
                 codes = NewCodes(store.dictionary, meta.next_code, txn)
@@ -160,7 +161,7 @@ class Transactor:
         self._check_writable()
         definitions = read_schema(schema)
         with store.lock:
-            with store.env.write() as txn:
+            with begin_write(store.env) as txn:
                 store.catch_up(txn)
                 before, meta = store.newest_seen, store.meta
                 codes = NewCodes(store.dictionary, meta.next_code, txn)
@@ -188,7 +189,7 @@ class Transactor:
         self._check_writable()
         wanted = read_schema_change(update, delete, rename)
         with store.lock:
-            with store.env.write() as txn:
+            with begin_write(store.env) as txn:
                 store.catch_up(txn)
                 before, meta = store.newest_seen, store.meta
                 codes = NewCodes(store.dictionary, meta.next_code, txn)
@@ -226,7 +227,7 @@ class Transactor:
             return
         self._check_writable()
         with store.lock, ExitStack() as collector:
-            with store.env.write() as txn:
+            with begin_write(store.env) as txn:
                 store.catch_up(txn)
                 composition = Composition(store.newest_seen, store.meta, store.cache, strict, call)
                 store.composing = threading.get_ident()
@@ -253,7 +254,7 @@ class Transactor:
         store = self._store
         self._check_writable()
         with store.lock:
-            with store.env.write() as txn:
+            with begin_write(store.env) as txn:
                 store.catch_up(txn)
                 if not store.novelty.n:
                     return
@@ -262,8 +263,7 @@ class Transactor:
                     store.meta, merged_tx=store.meta.basis_tx, generation=store.meta.generation + 1,
                     datoms=store.meta.datoms + merged.growth,
                 )  # fmt: skip
-                data = meta.encode()
-                txn.put(META_KEY, data)
+                data = txn.put_meta(meta)
             store.move_on(meta, data, store.newest_seen.schema, merged.touched, list)
 
     def _check_writable(self) -> None:

@@ -12,6 +12,7 @@ from store.dictionary import Dictionary, NewCodes
 from store.edn import Keyword
 from store.environment import ReadTxn
 from store.store import open_store
+from store.writing import begin_write
 
 
 def test_values_of_later_blocks_are_found_by_warm_caches(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_a_column_of_one_type_is_coded_at_once_and_a_mixed_one_is_not(tmp_path: 
     """`encode_all_of` gives the codes that single values get; another type among them, hashable or not, is noticed."""
     store = open_store(tmp_path / "db")
     try:
-        with store.env.write() as txn:
+        with begin_write(store.env) as txn:
             codes = NewCodes(store.dictionary, store.meta.next_code, txn)
             values = ["b", "a", "b", "", "a"]
             column = codes.encode_all_of(str, values)

@@ -10,8 +10,9 @@ import pytest
 
 import datalog as d
 from store.commit import PlainCommits
-from store.environment import ReadTxn, WriteTxn
+from store.environment import ReadTxn
 from store.group import Wish
+from store.writing import WriteTxn
 
 SCHEMA = {
     ":n": {":db/valueType": ":db.type/long"},
