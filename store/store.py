@@ -164,13 +164,15 @@ class Store:
         self.env.check_usable()
         if self.composing is not None:
             return self.newest_seen  # whoever composes holds the write lock: nobody can have committed since
-        held = self.env.held
-        if held is not None and held.meta is self.meta:
-            return self.newest_seen  # a private database: this process made the newest commit
         # another thread may be at a transaction, which may take long: what it began with is the newest until it commits
-        txnid, snapshot = self._seen
-        if self.env.last_txnid() == txnid:
-            return snapshot
+        held = self.env.held
+        if held is not None:
+            if held.meta is self.meta:
+                return self.newest_seen
+        else:
+            txnid, snapshot = self._seen
+            if self.env.last_txnid() == txnid:
+                return snapshot
         with self.lock:
             self.catch_up(self._watch, refresh=True)
             return self.newest_seen
