@@ -25,7 +25,7 @@ import struct
 import threading
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from itertools import count
+from itertools import count, repeat
 from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -56,6 +56,8 @@ _APPEND_BYTES: Final = 1800  # a block below this stays inside an LMDB page when
 _BLOCK_BYTES: Final = 32768
 _CACHE_BYTES: Final = 128 << 20  # of blocks, where nobody says otherwise
 _FIND_ENTRIES: Final = 1 << 19
+_DECODED_ENTRIES: Final = 1 << 15
+_MANY: Final = 64  # values of a block from which on each is short, half a kilobyte in the mean at most
 _HEAD: Final = struct.Struct("<IBxxxII")
 _CODE: Final = struct.Struct("<qI")
 _Q: Final = struct.Struct(">Q")
@@ -185,16 +187,8 @@ _STRICT: Final = frozenset(
 )  # types whose own equality is strict: dicts may hold them
 
 
-class _Missing:
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    __hash__ = object.__hash__
-
-
-_MISSING: Any = _Missing()
+#: no value: compared in C, as looking for it in a list compares it with every value there
+_MISSING: Any = object()
 
 
 class Dictionary:
@@ -214,6 +208,7 @@ class Dictionary:
         self._bytes = 0
         self._find_own: dict[str | Keyword, int] = {}
         self._find_raw: dict[bytes, int] = {}
+        self._decoded: dict[int, Any] = {}  # values asked for one by one, or from here and there
 
     # -- value -> code
 
@@ -299,8 +294,18 @@ class Dictionary:
 
     def decode(self, code: int) -> Any:
         """The value of a stored code."""
-        block, place = self._find_place(code)
-        return block.value(place)
+        value = self._decoded.get(code, _MISSING)
+        if value is _MISSING:
+            block, place = self._find_place(code)
+            value = block.value(place)
+            if block.n >= _MANY:
+                self._note_decoded((code,), (value,))
+        return value
+
+    def _note_decoded(self, codes: Sequence[int], values: Sequence[Any]) -> None:
+        if len(self._decoded) + len(codes) > _DECODED_ENTRIES:
+            self._decoded.clear()
+        self._decoded.update(zip(codes, values, strict=True))
 
     def raw(self, code: int) -> bytes:
         """The byte form of a stored code."""
@@ -336,6 +341,12 @@ class Dictionary:
             if _MISSING in values:
                 raise corrupt(block_key(int(codes[values.index(_MISSING)])))
             return values
+        if n <= _DECODED_ENTRIES // 4:
+            values = list(map(self._decoded.get, codes.tolist(), repeat(_MISSING)))
+            if _MISSING not in values:
+                return values
+        if bool((codes[1:] > codes[:-1]).all()):
+            return self._decode_sorted(codes.tolist())
         distinct = np.sort(codes)
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))].tolist()
         found = dict(zip(distinct, self._decode_sorted(distinct), strict=True))
@@ -345,6 +356,7 @@ class Dictionary:
         """The values of ascending codes; a block is found once for all of its codes that are wanted."""
         values: list[Any] = []
         at, n = 0, len(distinct)
+        noted = n <= _DECODED_ENTRIES // 4
         while at < n:
             block, place = self._find_place(distinct[at])
             if not block.is_dense:
@@ -356,6 +368,8 @@ class Dictionary:
             part = [made[code - first] for code in distinct[start:at]]
             if _MISSING in part:
                 part = [block.value(code - first) for code in distinct[start:at]]
+            if noted and block.n >= _MANY:
+                self._note_decoded(distinct[start:at], part)
             values += part
         return values
 
@@ -475,6 +489,7 @@ class Dictionary:
                 self._txn.close()
                 self._txn = None
             self._blocks.clear()
+            self._decoded.clear()
 
 
 class NewCodes:

@@ -18,6 +18,7 @@ from store.edn import Keyword, show_form
 from store.errors import TransactionError
 from store.index import EAVT, aevt, avet
 from store.overlay import changes_of
+from store.places import Places, places_of
 from store.schema import DOC, FIRST_USER_AID, IDENT, unknown_attribute
 from store.value import INT64_MAX, INT64_MIN, Kind, encode_inline
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.int64]
 
-_SPREAD = 8  # a range of keys up to so many times their number has a direct-address table
 _FEW_DATOMS = 2048  # more than that are not put into lists
 _FEW_ADDRESSED = 256  # keys: fewer are searched
 _WORTH_A_TABLE = 64  # datoms for each key wanted, up to which a table is made that serves more than once
@@ -48,33 +48,6 @@ class Columns(NamedTuple):
     e: Codes
     v: Codes
     tx: Codes | None = None
-
-
-class Places(NamedTuple):
-    """Where each key of a sorted column stands: keys k from `low` on are at starts[k - low] up to starts[k - low + 1].
-
-    `least` and `most` are the bounds of the other column, so that a set of its values can be a bitmap. With `each_once` no key
-    from `low` on is left out or there twice: what k goes with is others[k - low].
-    """
-
-    low: int
-    starts: Codes
-    others: Codes
-    least: int
-    most: int
-    each_once: bool
-
-    def find(self, wanted: Codes) -> tuple[Codes, Codes]:
-        """Where the `wanted` keys stand, as `match` tells it."""
-        at = wanted - np.int64(self.low)
-        inside = (at >= 0) & (at < len(self.starts) - 1)
-        rows: Codes = np.arange(len(wanted)) if bool(inside.all()) else np.flatnonzero(inside)
-        at = at[rows]
-        if self.each_once:
-            return rows, at
-        first = self.starts[at]
-        counts = self.starts[at + 1] - first
-        return np.repeat(rows, counts), expand(first, counts)
 
 
 class Datoms(NamedTuple):
@@ -194,7 +167,7 @@ class Snapshot:
         if self._local is not None and any(layer.touches(aid) for layer in self.layers[1:]):
             key = ("places", order, aid)
             if key not in self._local:
-                self._local[key] = _places(*_keys_first(self.columns(aid, order), order))
+                self._local[key] = places_of(*_keys_first(self.columns(aid, order), order))
             mine: Places | None = self._local[key]
             return mine
         tx = self.last_tx(aid)
@@ -209,7 +182,7 @@ class Snapshot:
         key = ("places", order, aid, tx)
         kept = self._cache.get(key)
         if kept is None:
-            made = _places(keys, others)
+            made = places_of(keys, others)
             kept = [made]
             self._cache.put(key, kept, 200 if made is None else 200 + 8 * len(made.starts))
         found: Places | None = kept[0]
@@ -651,19 +624,6 @@ def _spread_of_sample(samples: list[Codes], firsts: list[int], rows: float) -> t
     counted = float(sizes.sum()) + float(inner.sum()) * scale
     squares = float((sizes**2).sum()) + float((inner**2).sum()) * scale
     return max(1, int(distinct)), max(1.0, squares * distinct / counted**2)
-
-
-def _places(keys: Codes, others: Codes) -> Places | None:
-    if len(keys) == 0:
-        return None
-    low, high = int(keys[0]), int(keys[-1])
-    if high - low > _SPREAD * len(keys) + 1024:
-        return None
-    starts = np.zeros(high - low + 2, dtype=np.int64)
-    counts = np.bincount(keys - np.int64(low), minlength=high - low + 1)
-    np.cumsum(counts, out=starts[1:])
-    each_once = len(counts) == len(keys) and bool(counts.all())
-    return Places(low, starts, others, int(others.min()), int(others.max()), each_once)
 
 
 def _keys_first(columns: Columns, order: str) -> tuple[Codes, Codes]:

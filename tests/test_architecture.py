@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "store": [
         "errors", "pattern", "edn_model", "edn_tokens", "edn_quick", "edn_read", "edn_write", "edn", "value", "datom", "schema", "columns", "segment", "environment", "writing",
-        "dictionary", "log", "index", "overlay", "cache", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
+        "dictionary", "log", "index", "overlay", "cache", "places", "snapshot", "filtered", "seek", "txdata", "resolve", "effects",
         "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "speculation", "store", "check", "backup",
     ],
     "datalog": [
