@@ -172,7 +172,9 @@ class Prepared:
         if small is None or len(inputs) != len(self.query.inputs) or kept.registered != REGISTERED.version:
             return TOO_MANY
         snapshot = _engine.snapshot_of(inputs[small.source])
-        if snapshot is None or snapshot.schema is not kept.schemas[0] or not _still_fits(kept, [snapshot]):
+        if snapshot is None or snapshot.schema is not kept.schemas[0]:
+            return TOO_MANY
+        if snapshot.basis_tx != kept.basis[0] and not _still_fits(kept, [snapshot]):
             return TOO_MANY
         return small.run(inputs, snapshot)
 

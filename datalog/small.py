@@ -20,7 +20,7 @@ from datalog.plan import Const, Join, Param, Plan, Project, Scan, Var
 from datalog.record import Record
 from datalog.result import Result, ResultColumn
 from store.datom import END_OF_EIDS
-from store.value import Kind, canonical, decode_one, encode_inline, kind_of
+from store.value import INT64_MAX, INT64_MIN, Kind, canonical, decode_one, encode_inline, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,8 @@ class SmallPlan(Record):
 
     def run(self, inputs: Sequence[Any], snapshot: Any) -> Any:
         """The answer, or TOO_MANY when the engine should make it."""
-        codes = snapshot.codes()
+        # only what a query makes needs an overlay of its own, and nothing is made here
+        codes = snapshot.dictionary if snapshot.overlay_codes is None else snapshot.codes()
         params: dict[str, Any] = {}
         for name, index, entity in self.scalars:
             value = inputs[index]
@@ -149,6 +150,8 @@ def _code(
         return snapshot.entid(value) if is_lookup(value) else None
     if value is None:
         return None
+    if type(value) is int and step.kind is Kind.LONG:
+        return value if INT64_MIN <= value <= INT64_MAX else None
     if step.kind is not Kind.INTERNED:
         return encode_inline(step.kind, value) if kind_of(value) is step.kind else None
     return codes.find(value if type(value) is str else canonical(value))
