@@ -50,9 +50,10 @@ def prepare_load(
     errors: list[Any] = []
     _declare(changer, schema, errors)
     max_eid = meta.max_eid
+    read: dict[int, tuple[Any, Codes]] = {}
     for name, pair in columns.items():
         try:
-            column = _load_column(before, changer, name, pair, codes, strict)
+            column = _load_column(before, changer, name, pair, codes, strict, read)
         except UserError as e:
             errors.append(e)
             continue
@@ -83,8 +84,15 @@ def _declare(changer: SchemaChanger, schema: Sequence[tuple[str, Mapping[str, An
 
 
 def _load_column(
-    before: Snapshot, changer: SchemaChanger, name: Any, pair: Any, codes: NewCodes | OverlayCodes, strict: bool | None
+    before: Snapshot,
+    changer: SchemaChanger,
+    name: Any,
+    pair: Any,
+    codes: NewCodes | OverlayCodes,
+    strict: bool | None,
+    read: dict[int, tuple[Any, Codes]],
 ) -> ResolvedColumn | None:
+    """One column; `read` holds the eids that were read before, by the id of what was given: often all columns have the same."""
     (ident,) = read_names([name])
     attribute = changer.find(ident)
     if attribute is None:
@@ -97,8 +105,9 @@ def _load_column(
         raise TransactionError(
             "load/form", f"{ident}: give a pair (eids, values).", hint=f'{{"{ident}": (eids, values)}}'
         )
-    e = _load_eids(ident, pair[0])
-    values = pair[1]
+    given, values = pair
+    e = read[id(given)][1] if id(given) in read else _load_eids(ident, given)
+    read[id(given)] = (given, e)  # held, so that its id stays its own
     if hasattr(values, "__arrow_c_array__") or hasattr(values, "__arrow_c_stream__"):
         values = _from_arrow(values)
     try:

@@ -183,6 +183,10 @@ def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) ->
         interned = codes.encode_all_of(as_is, values)
         if interned is not None:
             return interned
+        if as_is is Keyword:
+            of_texts = _keywords_of_texts(attribute, values, codes)
+            if of_texts is not None:
+                return of_texts
     else:
         uniform = uniform_column(attribute.type, values)
         if uniform is not None:
@@ -198,6 +202,19 @@ def encode_column(attribute: Attribute, values: list[Any], codes: CodeSource) ->
         return codes.encode_many(coerced)
     kind = attribute.kind
     return np.fromiter((encode_inline(kind, v) for v in coerced), dtype=np.int64, count=len(coerced))
+
+
+def _keywords_of_texts(attribute: Attribute, values: list[Any], codes: CodeSource) -> Codes | None:
+    """The codes of keywords that are given as text, each text looked at once; None when there is anything else among them."""
+    if set(map(type, values)) != {str}:
+        return None
+    texts = list(dict.fromkeys(values))
+    try:
+        keywords = [attribute.coerce(text) for text in texts]
+    except UserError:  # which row it is the caller finds
+        return None
+    table = dict(zip(texts, codes.encode_many(keywords).tolist(), strict=True))
+    return np.fromiter(map(table.__getitem__, values), dtype=np.int64, count=len(values))
 
 
 def _resolve_columns(expansion: Expansion, snapshot: Snapshot, codes: CodeSource, resolved: Resolved) -> Resolved:

@@ -182,6 +182,33 @@ def test_load_takes_arrays_and_lists() -> None:
         assert conn.q("[:find (sum ?n) . :with ?e :where [?e :n ?n]]") == sum(range(n, 2 * n))
 
 
+def test_keyword_columns_may_be_text_and_columns_share_their_ids():
+    """Texts become keywords, each looked at once; a wrong one is named by its row; a generator of pairs is read as it comes."""
+    schema = {":k": {":db/valueType": ":db.type/keyword"}, ":n": {":db/valueType": ":db.type/long"}}
+    with d.connect(None, schema) as conn:
+        ids = list(range(1, 7))
+        conn.load({":k": (ids, [":a", ":b", ":a", ":c/d", ":b", ":a"]), ":n": (ids, ids)})
+        assert conn.q("[:find ?e ?k ?n :where [?e :k ?k] [?e :n ?n]]") == {
+            (e, d.kw(k), e) for e, k in zip(ids, ["a", "b", "a", "c/d", "b", "a"], strict=True)
+        }
+        mixed = [":x", d.kw("x"), ":y"]
+        conn.load({":k": ([11, 12, 13], mixed)})
+        assert conn.q("[:find [?e ...] :where [?e :k :x]]") == [11, 12]
+        with pytest.raises(d.DatalogError) as caught:
+            conn.load({":k": ([21, 22, 23], [":a", ":b", "c"])})
+        assert caught.value.data == {"attribute": ":k", "row": 2}
+
+        class Fresh(dict):  # type: ignore[type-arg]
+            """Each pair is made when it is asked for, and may have the id of one that is gone."""
+
+            def items(self):  # type: ignore[no-untyped-def]
+                for i, name in enumerate((":k", ":n")):
+                    yield name, ([30 + i], [":z" if name == ":k" else 5])
+
+        conn.load(Fresh({":k": None}))
+        assert conn.q("[:find ?a ?b :where [?a :k :z] [?b :n 5] [(> ?b 20)]]") == {(30, 31)}
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
