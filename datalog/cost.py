@@ -42,7 +42,7 @@ class Domain(float):
     count: Callable[[tuple[int, ...]], float] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class State:
     """A partial plan: its node, its estimated rows, and for each bound variable the distinct values of its domain."""
 

@@ -45,7 +45,7 @@ RANGE_OPERATORS = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _CHAINED = {"<", ">", "<=", ">=", "=", "=="}
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Atom:
     """A unit of a conjunction. `needs` must be bound before it runs; `gives` is what it can bind; all variables are in `seen`."""
 

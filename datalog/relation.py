@@ -94,7 +94,7 @@ class Column:
         return f"Column({self.codes!r}, {self.kind.name})"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Relation:
     """Columns of one length; `key`: the rows are known to be distinct on these columns (None: not known)."""
 

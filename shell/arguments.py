@@ -40,6 +40,16 @@ class Parser(argparse.ArgumentParser):
             found.path = Path(found.path)
         return found, rest
 
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments, options among the others; argparse would first write a usage for messages that are not its own here."""
+        if self.usage is not None or not {"-h", "--help"}.isdisjoint(args or ()):
+            return super().parse_known_intermixed_args(args, namespace)
+        self.usage = self.prog
+        try:
+            return super().parse_known_intermixed_args(args, namespace)
+        finally:
+            self.usage = None
+
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments; a misspelt option names the nearest."""
         wrong = next((w for w in message.split() if w.startswith("--")), "").partition("=")[0]

@@ -19,11 +19,11 @@ from store.edn_tokens import (
     NEW,
     PARSERS,
     PLAIN_FLOAT,
-    QUICK_TOKEN,
     SHORT_INTEGER,
     TOP,
     Mark,
     instant,
+    quick_token_pattern,
     string,
     symbol,
 )
@@ -74,7 +74,7 @@ def _token_lists(take: Callable[[int], str]) -> Iterator[list[str]]:
     while True:
         piece = take(step)
         text = rest + piece
-        tokens: list[str] = QUICK_TOKEN.findall(text)
+        tokens: list[str] = quick_token_pattern(text).findall(text)
         while tokens and not tokens[-1]:
             tokens.pop()
         if not piece:

@@ -33,19 +33,19 @@ from store.edn_tokens import (
     DEPTH_LIMIT,
     DIGIT_LIMIT,
     DISCARD,
-    KEYWORD_TEXT,
     LEAF_TAGS,
     META,
     QUICK_FAULTS,
-    SYMBOL_TEXT,
-    TOKEN,
     TOP,
     Fault,
     LeafFault,
     Leaves,
     Mark,
     cut,
+    is_keyword,
+    is_symbol,
     no_map,
+    token_pattern,
     too_deep,
 )
 from store.errors import EdnError, Span, span_at
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEPTH_LIMIT",
     "DIGIT_LIMIT",
-    "KEYWORD_TEXT",
-    "SYMBOL_TEXT",
     "Node",
+    "is_keyword",
+    "is_symbol",
     "read_all",
     "read_edn",
     "read_edn_file",
@@ -143,7 +143,7 @@ class _Machine:
         text, source = self.text, self.source
 
         def stream() -> Iterator[tuple[int, Any]]:
-            for match in TOKEN.finditer(text, begin):
+            for match in token_pattern(text).finditer(text, begin):
                 start, self.end = match.span(1)
                 if start == self.end:
                     return
@@ -233,10 +233,10 @@ class _Machine:
         """All tokens, a chunk at a time; the last token of a chunk may be cut short and is read again."""
         text = self.text
         size, at, number = len(text), self.begin, 0
-        step = _CHUNK
+        step, find_all = _CHUNK, token_pattern(text).findall
         while at < size:
             stop = min(at + step, size)
-            tokens: list[str] = TOKEN.findall(text, at, stop)
+            tokens: list[str] = find_all(text, at, stop)
             while tokens and not tokens[-1]:
                 tokens.pop()
             next_at = stop
@@ -256,11 +256,12 @@ class _Machine:
 
     def _span_of(self, place: int, as_nodes: bool) -> tuple[int, int]:
         """Start and end of the token of a place."""
+        pattern = token_pattern(self.text)
         if as_nodes:
-            match = TOKEN.match(self.text, place)
+            match = pattern.match(self.text, place)
         else:
             first, at = next(chunk for chunk in reversed(self.chunks) if chunk[0] <= place)
-            match = next(m for n, m in enumerate(TOKEN.finditer(self.text, at), first) if n == place)
+            match = next(m for n, m in enumerate(pattern.finditer(self.text, at), first) if n == place)
         assert match is not None
         return match.span(1)
 

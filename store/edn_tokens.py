@@ -29,38 +29,78 @@ SHORT_INTEGER = 19  # digits; fits int64
 
 # The group is empty only where nothing but white space is left, so findall covers the text and never searches.
 # A cut text can change its last token only: an unclosed string or a lone backslash is still one token.
-# White space is spelt out: a set with \s in it is tried item by item, one without becomes a table.
-_WHITE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000,"
-_RUN = rf"""[^{_WHITE}()\[\]{{}}"\\;]*+"""
-TOKEN = Pattern(
-    rf"""[{_WHITE}]*+(
-        :{_RUN}
-      | [\[\](){{}}^]
-      | "[^"\\]*+(?:\\.?[^"\\]*+)*+"?
-      | [^{_WHITE}()\[\]{{}}"\\;\#^]{_RUN}
-      | \#(?:[{{_]|![^\r\n]*+|{_RUN})
-      | \\(?:.{_RUN})?
-      | ;[^\r\n]*+
-      |
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
+# White space is spelt out: a set with \s in it is tried item by item, one without becomes a table. The table of a set with
+# characters beyond ASCII takes ten times as long to make, so that texts without any have patterns of their own.
+_ASCII_WHITE = "\\t-\\r\\x1c-\\x20,"
+_WHITE = rf"{_ASCII_WHITE}\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
-# The same with a tagged instant as one token, for `edn_quick`; cut at the end of a chunk it is still read again, as the
-# last two tokens then are the tag and a part of the string.
-QUICK_TOKEN = Pattern(
-    TOKEN.text.replace("\n        :", '\n        \\#inst[ ]"[0-9T:.+Z-]*+"\n      | :', 1), re.VERBOSE | re.DOTALL
-)
+
+def _token(white: str, *, quick: bool = False) -> Pattern:
+    run = rf"""[^{white}()\[\]{{}}"\\;]*+"""
+    # for `edn_quick` a tagged instant is one token; cut at the end of a chunk it is still read again, as the last two
+    # tokens then are the tag and a part of the string
+    instant = '\\#inst[ ]"[0-9T:.+Z-]*+" |' if quick else ""
+    return Pattern(
+        rf"""[{white}]*+(
+            {instant}
+            :{run}
+          | [\[\](){{}}^]
+          | "[^"\\]*+(?:\\.?[^"\\]*+)*+"?
+          | [^{white}()\[\]{{}}"\\;\#^]{run}
+          | \#(?:[{{_]|![^\r\n]*+|{run})
+          | \\(?:.{run})?
+          | ;[^\r\n]*+
+          |
+        )""",
+        re.VERBOSE | re.DOTALL,
+    )
+
+
+_TOKENS = _token(_WHITE), _token(_ASCII_WHITE)
+_QUICK_TOKENS = _token(_WHITE, quick=True), _token(_ASCII_WHITE, quick=True)
+
+
+def token_pattern(text: str) -> Pattern:
+    """What finds the tokens of a text."""
+    return _TOKENS[text.isascii()]
+
+
+def quick_token_pattern(text: str) -> Pattern:
+    """The same with a tagged instant as one token."""
+    return _QUICK_TOKENS[text.isascii()]
+
 
 # What a symbol may consist of: all but white space, control characters, brackets and the characters with a meaning.
+_ASCII_NAME_CHAR = r"""[^\x00-\x20()\[\]{}"\\;@^`~/,\x7f]"""
 _NAME_CHAR = rf"""[^{_WHITE}()\[\]{{}}"\\;@^`~/\x00-\x1f\x7f-\x9f\ud800-\udfff]"""
 _NOT_NAME_CHAR = Pattern(rf"(?!/|{_NAME_CHAR}).", re.DOTALL)
 _NOT_FIRST = r"""(?![0-9:#']|[+-][0-9])"""
-_NAME = rf"{_NOT_FIRST}{_NAME_CHAR}++"
-SYMBOL_TEXT = re.compile(rf"(?!(?:nil|true|false)\Z)(?:/|{_NAME}(?:/(?:/|{_NAME}))?)\Z")
-# A keyword's parts may begin with a digit, which the specification leaves open and applications rely on.
-_KEYWORD_NAME = rf"(?![:#']){_NAME_CHAR}++"
-KEYWORD_TEXT = re.compile(rf":(?:/|{_KEYWORD_NAME}(?:/(?:/|{_KEYWORD_NAME}))?)\Z")
+_NOT_FIRST_OF_KEYWORD = r"(?![:#'])"  # its parts may begin with a digit, which the specification leaves open
+
+
+def _symbol_text(char: str) -> str:
+    name = rf"{_NOT_FIRST}{char}++"
+    return rf"(?!(?:nil|true|false)\Z)(?:/|{name}(?:/(?:/|{name}))?)\Z"
+
+
+def _keyword_text(char: str) -> str:
+    name = rf"{_NOT_FIRST_OF_KEYWORD}{char}++"
+    return rf":(?:/|{name}(?:/(?:/|{name}))?)\Z"
+
+
+_ASCII_SYMBOL, _SYMBOL = re.compile(_symbol_text(_ASCII_NAME_CHAR)), Pattern(_symbol_text(_NAME_CHAR))
+_ASCII_KEYWORD, _KEYWORD = re.compile(_keyword_text(_ASCII_NAME_CHAR)), Pattern(_keyword_text(_NAME_CHAR))
+
+
+def is_symbol(text: str) -> bool:
+    """Whether a text reads as a symbol."""
+    return (_ASCII_SYMBOL if text.isascii() else _SYMBOL).match(text) is not None
+
+
+def is_keyword(text: str) -> bool:
+    """Whether a text reads as a keyword."""
+    return (_ASCII_KEYWORD if text.isascii() else _KEYWORD).match(text) is not None
+
 
 # Compiled at once: what long texts hold many of. The others wait until a text needs them.
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)(N?)\Z")
@@ -341,14 +381,14 @@ def _unescaped(token: str) -> str:
 
 
 def _keyword(token: str) -> Keyword:
-    if KEYWORD_TEXT.match(token) is None:
+    if (_ASCII_KEYWORD if token.isascii() else _KEYWORD).match(token) is None:  # `is_keyword`, without the call
         raise _bad_name("keyword", token, token[1:])
     return Keyword(token)
 
 
 def symbol(token: str) -> Symbol:
     """The symbol of a token."""
-    if SYMBOL_TEXT.match(token) is None:
+    if not is_symbol(token):
         raise _bad_name("symbol", token, token)
     return Symbol(token)
 
@@ -497,7 +537,7 @@ def _dispatch(token: str) -> Any:
         return COMMENT
     if token[1:2] == ":":
         ns = token[2:]
-        if KEYWORD_TEXT.match(":" + ns) is None or "/" in ns:
+        if not is_keyword(":" + ns) or "/" in ns:
             raise LeafFault(
                 "edn/bad-tag",
                 f"{_cut_text(token)} names no namespace for a map.",
@@ -515,7 +555,7 @@ def _dispatch(token: str) -> Any:
             expected="#{ for a set, #_ to leave out a form, or # and a tag's name",
             hint="EDN is data: write the value that the reader macro would make.",
         )
-    if SYMBOL_TEXT.match(name) is None:
+    if not is_symbol(name):
         raise _bad_name("tag", token, name)
     return Mark(token, f"tag {_cut_text(token)}", needs=1, build=_build_tagged(Symbol(name)))
 

@@ -7,7 +7,6 @@ data and keeps where each part stands in the text.
 
 from __future__ import annotations
 
-import re
 import reprlib
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from store.edn_model import Char, Keyword, List, Map, Set, Symbol, Tagged, Vector, meta_of, with_meta
-from store.edn_read import DEPTH_LIMIT, DIGIT_LIMIT, KEYWORD_TEXT, SYMBOL_TEXT, Node
+from store.edn_read import DEPTH_LIMIT, DIGIT_LIMIT, Node, is_keyword, is_symbol
 from store.errors import EdnError
 from store.pattern import Pattern
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["node_of", "show_form", "write_edn"]
 
 # What cannot stand in a string as it is. A carriage return is escaped: some programs translate line ends.
-_SPECIAL = re.compile('["\\\\\n\r\t\b\f\ud800-\udfff]')
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SPECIAL = Pattern('["\\\\\n\r\t\b\f\ud800-\udfff]')
+_PAIR = Pattern("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _CHAR_TEXTS = {"\n": "newline", "\r": "return", " ": "space", "\t": "tab", "\f": "formfeed", "\b": "backspace"}
 _TAG_TEXT = Pattern(r"[^\W\d_]")
@@ -122,7 +121,7 @@ def _instant_text(value: datetime) -> str:
 
 def _keyword_text(value: Keyword) -> str:
     text = str(value)
-    if KEYWORD_TEXT.match(text) is None:
+    if not is_keyword(text):
         raise _cannot(
             f"The keyword {text!r} would not read back.",
             "take the characters out that EDN names cannot have, or use a string.",
@@ -132,7 +131,7 @@ def _keyword_text(value: Keyword) -> str:
 
 def _symbol_text(value: Symbol) -> str:
     text = str(value)
-    if SYMBOL_TEXT.match(text) is None:
+    if not is_symbol(text):
         raise _cannot(
             f"The symbol {text!r} would not read back.",
             "take the characters out that EDN names cannot have, or use a string.",

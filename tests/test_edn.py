@@ -110,12 +110,12 @@ surrogate_free_pairs = st.text(
 )
 keywords = (
     st.builds(lambda ns, name: f":{ns}/{name}" if ns else f":{name}", st.none() | names, names)
-    .filter(edn_read.KEYWORD_TEXT.match)
+    .filter(edn_read.is_keyword)
     .map(Keyword)
 )
 symbols = (
     st.builds(lambda ns, name: f"{ns}/{name}" if ns else name, st.none() | names, names)
-    .filter(edn_read.SYMBOL_TEXT.match)
+    .filter(edn_read.is_symbol)
     .map(Symbol)
 )
 tags = symbols.filter(lambda s: str(s)[0].isalpha() and str(s) not in {"inst", "uuid"})
