@@ -121,6 +121,11 @@ def is_sorted(codes: Codes) -> bool:
     return codes.size < 2 or bool((codes[1:] >= codes[:-1]).all())
 
 
+def is_rising(codes: Codes) -> bool:
+    """Whether codes ascend and are distinct."""
+    return codes.size < 2 or bool((codes[1:] > codes[:-1]).all())
+
+
 # distinct and grouping -----------------------------------------------------------------------------------------------
 
 
@@ -141,6 +146,8 @@ def distinct_rows(columns: Sequence[Codes]) -> Rows | None:
     if n < 2:
         return None
     key = pack(columns)
+    if is_rising(key):
+        return None
     span = int(key.max()) - int(key.min()) + 1
     if span <= _DENSE_FACTOR * n:
         return _distinct_dense(key, span)
@@ -169,6 +176,8 @@ def inverse(codes: Codes) -> tuple[Codes, Rows]:
     n = codes.size
     if not n:
         return codes, _EMPTY_ROWS
+    if is_rising(codes):
+        return codes, np.arange(n, dtype=np.intp)
     low = int(codes.min())
     span = int(codes.max()) - low + 1
     if span <= _DENSE_FACTOR * n:
@@ -204,6 +213,11 @@ def join(left: Codes, right: Codes, charge: Callable[[int], None] = nothing) -> 
     """Row numbers of all pairs with equal codes: (rows of left, rows of right), the left ones ascending."""
     if not left.size or not right.size:
         return _EMPTY_ROWS, _EMPTY_ROWS
+    if left.size == 1 or right.size == 1:  # compared, not searched
+        found = np.flatnonzero(left == right)
+        charge(found.size)
+        one = np.zeros(found.size, dtype=np.intp)
+        return (one, found) if left.size == 1 else (found, one)
     if left.size <= SMALL and right.size <= SMALL:
         return _join_small(left, right)
     low = int(right.min())

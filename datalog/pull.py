@@ -53,9 +53,13 @@ def pull_many(snapshot: Any, pattern: Any, eids: Iterable[Any]) -> list[Any]:
 
 def pull_values(snapshot: Any, pattern: PullPattern, refs: Sequence[Any], budget: Budget) -> list[Any]:
     """`pull_many` with a parsed pattern, inside a budget."""
-    eids = [r if type(r) is int and 0 < r < END_OF_EIDS else _resolved(snapshot, r) for r in refs]
-    if pattern.flat:
+    eids: list[int | None]
+    if set(map(type, refs)) == {int} and min(refs) > 0 and max(refs) < END_OF_EIDS:
+        eids = present = list(refs)
+    else:
+        eids = [r if type(r) is int and 0 < r < END_OF_EIDS else _resolved(snapshot, r) for r in refs]
         present = [e for e in eids if e is not None]
+    if pattern.flat:
         _charge(budget, pattern, len(present))
         if len(present) == len(eids):
             return (

@@ -7,14 +7,18 @@ general way; tests pull such patterns both ways.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datalog.kernels import distinct_sorted, inverse
+from datalog.maps import maps_of
 from store.value import Kind, decode_inline, decode_one
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datalog.pull_parser import PullAttribute, PullPattern
 
 FEW = 8  # entities that are looked up one by one
@@ -52,7 +56,7 @@ def many(snapshot: Any, pattern: PullPattern, eids: list[int]) -> list[Any]:
     given = np.array(eids, dtype=np.int64)
     distinct = distinct_sorted(given)
     size = len(distinct)
-    columns: list[list[Any]] = []
+    columns: list[Sequence[Any]] = []
     keys: list[Any] = []
     whole = True
     real = np.zeros(size, dtype=bool)
@@ -72,13 +76,14 @@ def many(snapshot: Any, pattern: PullPattern, eids: list[int]) -> list[Any]:
     if pattern.eid is not None:
         keys.insert(0, pattern.eid)
         columns.insert(0, distinct.tolist())
-    table = list(zip(*columns, strict=True)) if columns else [()] * size
     absent = {int(i) for i in np.flatnonzero(~real).tolist() if not len(snapshot.entity(int(distinct[i])).a)}
-    places = (
-        range(size) if size == len(eids) and bool((given == distinct).all()) else distinct.searchsorted(given).tolist()
-    )
     if whole and not absent and keys:
-        return [dict(zip(keys, table[i], strict=True)) for i in places]
+        if size != len(eids) or not bool((given == distinct).all()):
+            in_order = itemgetter(*distinct.searchsorted(given).tolist())
+            columns = [in_order(column) for column in columns]
+        return maps_of(keys, columns)
+    table = list(zip(*columns, strict=True)) if columns else [()] * size
+    places = distinct.searchsorted(given).tolist()
     return [
         None if i in absent else {k: v for k, v in zip(keys, table[i], strict=True) if v is not _MISSING} or None
         for i in places

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from datalog import kernels
+from datalog.maps import maps_of
 from store.edn import show_form, strict_key, write_edn
 from store.errors import QueryError
 from store.value import Kind, canonical, decode_doubles, decode_inline
@@ -174,7 +175,9 @@ class Result(Sequence[tuple[Any, ...]]):
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as dicts from column names to values."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self._all()]
+        if not self.columns:
+            return [{} for _ in self._all()]
+        return maps_of(self.columns, [column.values() for column in self._columns])
 
     def one(self) -> tuple[Any, ...]:
         """The only row.

@@ -137,13 +137,18 @@ class Held:
         """Brings LMDB up to date."""
         if not self._entries:
             return
+        self._env.check_usable()  # in a forked child a thread of the parent may have the lock for ever
         with self._lock:
             # nobody is in LMDB's write transaction: before it begins there is nothing left here, and nothing comes until it ends
             meta = self.meta
             if self._entries and meta is not None:
-                with WriteTxn(self._env, self._env.begin_write_raw()) as txn:
-                    txn.put_sorted(list(self._entries.items()))
-                    txn.put_meta(meta)
+                try:
+                    with WriteTxn(self._env, self._env.begin_write_raw()) as txn:
+                        txn.put_sorted(list(self._entries.items()))
+                        txn.put_meta(meta)
+                except BaseException:
+                    self._env.end_write()  # an interrupt may have come before the block that ends it
+                    raise
                 self._entries = {}
                 self.commits += 1
 

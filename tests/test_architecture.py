@@ -20,7 +20,7 @@ ORDER = {
         "schema_change", "plain", "prepare", "load", "merge", "committed", "commit", "group", "undo", "composition", "transactor", "speculation", "store", "check", "backup",
     ],
     "datalog": [
-        "errors", "progress", "record", "limits", "regex", "ast", "kernels", "relation", "frames", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
+        "errors", "progress", "record", "limits", "regex", "ast", "kernels", "maps", "relation", "frames", "result", "render", "charts", "builtins", "aggregates", "parser", "pull_parser",
         "renaming", "monotone", "shapes", "rules", "plan", "pictures", "notebook", "cost", "lower", "joinorder", "outputs", "program", "planner", "entity", "calls", "scan", "small", "predicate", "best", "fixpoint", "hops", "closure", "engine", "pull_flat", "pull", "find",
         "naive", "prepared", "query", "atomic", "objects", "api", "__init__", "aio", "pytest_fixtures", "cli",
     ],

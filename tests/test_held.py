@@ -240,6 +240,21 @@ def test_settling_may_be_interrupted(conn, monkeypatch) -> None:
     same_as_log(conn)
 
 
+def test_settling_that_is_interrupted_early_leaves_no_lock(conn, monkeypatch) -> None:
+    """A reader's interrupt between LMDB's begin and the block that ends it: others can write at once."""
+    conn.transact([[":db/add", 1, ":n", 1]])
+    with monkeypatch.context() as patched:
+        patched.setattr(WriteTxn, "__init__", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store_stats(conn.store)
+    other = threading.Thread(target=conn.transact, args=([{":db/id": 2, ":text": "new"}],), daemon=True)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    assert conn.q("[:find ?t . :where [2 :text ?t]]") == "new"
+    same_as_log(conn)
+
+
 def test_pages_are_let_go(conn) -> None:
     """The reader of the segments moves on with LMDB's commits, so that their old pages can be used again."""
     for i in range(200):

@@ -65,12 +65,16 @@ class Peer:
     # -- tasks of *people*
 
     def pull_many(self, ids: list[int]) -> list[Any]:
-        """Rows of entities, in one call."""
-        return [_row(found) for found in self.conn.pull_many(PERSON, ids)]
+        """Entities, in one call."""
+        return list(self.conn.pull_many(PERSON, ids))
 
     def pull(self, e: int) -> Any:
-        """The row of one entity."""
-        return _row(self.conn.pull(PERSON, e))
+        """One entity."""
+        return self.conn.pull(PERSON, e)
+
+    def row(self, found: Any) -> tuple[Any, ...]:
+        """A pulled entity as a row, to be compared with the others'."""
+        return _row(found)
 
     def close(self) -> None:
         """Removes the directory."""

@@ -54,12 +54,17 @@ class Peer:
     # -- tasks of *people*
 
     def pull_many(self, ids: list[int]) -> list[Any]:
-        """Rows of entities, in one call."""
-        return [tuple(map(found.get, KEYS)) for found in self.db.pull_many(PERSON, ids)]
+        """Entities, in one call."""
+        found: list[Any] = self.db.pull_many(PERSON, ids)
+        return found
 
     def pull(self, e: int) -> Any:
-        """The row of one entity."""
-        return tuple(map(self.db.pull(PERSON, e).get, KEYS))
+        """One entity."""
+        return self.db.pull(PERSON, e)
+
+    def row(self, found: Any) -> tuple[Any, ...]:
+        """A pulled entity as a row, to be compared with the others'."""
+        return tuple(map(found.get, KEYS))
 
     def lookup(self, number: int) -> Any:
         """The age of who has a number."""

@@ -32,13 +32,19 @@ def some(peer: Any, column: str) -> list[Any]:
 def pull_many(peer: Any) -> tuple[float, list[Any]]:
     """1,000 entities in one call."""
     ids = some(peer, "id")
-    return timed(lambda: peer.pull_many(ids))
+    return _as_rows(peer, *timed(lambda: peer.pull_many(ids)))
 
 
 def pull_each(peer: Any) -> tuple[float, list[Any]]:
     """1,000 entities, a call for each."""
     ids, pull = some(peer, "id"), peer.pull
-    return timed(lambda: [pull(e) for e in ids])
+    return _as_rows(peer, *timed(lambda: [pull(e) for e in ids]))
+
+
+def _as_rows(peer: Any, seconds: float, found: list[Any]) -> tuple[float, list[Any]]:
+    """What was pulled as rows, which is not part of the call that is timed: a library gives rows or maps."""
+    row = getattr(peer, "row", None)
+    return seconds, found if row is None else [row(one) for one in found]
 
 
 def lookups(peer: Any) -> tuple[float, list[Any]]:
