@@ -546,6 +546,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     names = [n for n in arguments.only.split(",") if n] or list(WORKLOADS)
+    unknown = sorted(set(names) - set(WORKLOADS))
+    if unknown:
+        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     print(
         f"python {platform.python_version()}, numpy {np.__version__}, py-lmdb {lmdb.version()}, sqlite {sqlite3.sqlite_version}"
     )
