@@ -139,9 +139,8 @@ class Base:
         self.meta = meta
         self._directories: dict[bytes, Directory] = {}
         self._segments: dict[bytes, Rows] = {}
-        self._views: dict[
-            bytes, tuple[memoryview, memoryview]
-        ] = {}  # of k1 and k2 of segments where single keys are found
+        # of k1 and k2, of segments where single keys are looked up
+        self._views: dict[bytes, tuple[memoryview, memoryview]] = {}
         self._bytes = 0
         self._stats: dict[int, tuple[int, int]] = {}
         self._verified: set[bytes] = set()  # segments whose checksum a scan of this process has verified
