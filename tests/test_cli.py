@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from io import StringIO
 from pathlib import Path
 
@@ -409,3 +410,21 @@ def test_a_database_without_a_memory(capsys, tmp_path):
     assert run(capsys, "memory", "import", file, "--db", tmp_path / "db")[0] == 0
     assert run(capsys, "memory", "export", "--db", tmp_path / "db")[:2] == (0, "{}\n")
     assert run(capsys, "memory", "verify", file, "--db", tmp_path / "db")[0] == 0
+
+
+def test_numpy_loads_without_its_texts() -> None:
+    """What commands that end at once leave out of numpy is documentation alone, also for one that asks it for something."""
+    code = """
+        from datalog import cli
+        cli._leave_out_numpy_docs()
+        import numpy as np
+        assert np.ndarray.sort.__doc__ is None, "numpy keeps its texts elsewhere now"
+        from numpy._core._add_newdocs import whatever
+        assert whatever(1, a=2) is None
+        table = np.arange(6, dtype=np.int64).reshape(2, 3)
+        print(int(np.sort(table.ravel())[::-1].sum()), np.dtype("f8").name, np.linalg.solve(np.eye(2), [1, 2]).tolist())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.split() == ["15", "float64", "[1.0,", "2.0]"], done.stderr
