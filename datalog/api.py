@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from datalog.builtins import REGISTERED
 from datalog.prepared import explain, q
+from store import seek
 from store.edn import read_edn
 from store.errors import PullError, QueryError, SchemaError, StorageError, StoreClosed, TransactionError
+from store.filtered import FilteredSnapshot
 from store.schema import properties, read_schema
 from store.store import open_store
 
@@ -125,31 +127,22 @@ class Db:
 
     def datoms(self, index: str, *components: Any) -> DatomRows:
         """The datoms whose leading components are those given, in the order of the index ("eavt", "aevt", "avet")."""
-        from store.seek import datoms  # noqa: PLC0415 - questions do without it
-
-        return datoms(self.snapshot, index, *components)
+        return seek.datoms(self.snapshot, index, *components)
 
     def seek_datoms(self, index: str, *components: Any) -> DatomRows:
         """The datoms from the components on to the end of the index."""
-        from store.seek import seek_datoms  # noqa: PLC0415 - the same
-
-        return seek_datoms(self.snapshot, index, *components)
+        return seek.seek_datoms(self.snapshot, index, *components)
 
     def rseek_datoms(self, index: str, *components: Any) -> DatomRows:
         """The datoms from the components back to the beginning of the index."""
-        from store.seek import rseek_datoms  # noqa: PLC0415 - the same
-
-        return rseek_datoms(self.snapshot, index, *components)
+        return seek.rseek_datoms(self.snapshot, index, *components)
 
     def index_range(self, attr: Any, start: Any, end: Any) -> DatomRows:
         """The datoms of an attribute with start <= value <= end, by value; None leaves an end open."""
-        from store.seek import index_range  # noqa: PLC0415 - the same
-
-        return index_range(self.snapshot, attr, start, end)
+        return seek.index_range(self.snapshot, attr, start, end)
 
     def with_(self, tx_data: Any, tx_meta: Mapping[Any, Any] | None = None) -> TxReport:
         """The report of a transaction that is not made: all checks, a `db_after` to ask, nothing written."""
-        from store.filtered import FilteredSnapshot  # noqa: PLC0415 - few programs filter
         from store.speculation import speculate  # noqa: PLC0415 - as all that writing needs: readers do not wait for it
 
         snapshot = self.snapshot
@@ -165,8 +158,6 @@ class Db:
         if not callable(pred):
             raise QueryError("filter/predicate", f"filter takes a function of a datom, not {pred!r}.",
                              hint='db.filter(lambda datom: datom.a != ":user/password")')  # fmt: skip
-        from store.filtered import FilteredSnapshot  # noqa: PLC0415 - the same
-
         return Db(FilteredSnapshot(self.snapshot, _datom_predicate(self, pred)), self._strict, self._owner)
 
     def _call(self, snapshot: Snapshot, f: Any, args: list[Any]) -> Iterable[Any]:

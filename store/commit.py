@@ -49,7 +49,6 @@ class Commit:
         self._data = b""
         self._merged: Merged | None = None
         self._appended: int | None = None
-        self._data = b""
         change = prepared.change
         self._schema = change.schema if change is not None else prepared.before.schema
 

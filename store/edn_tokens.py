@@ -78,18 +78,18 @@ _NOT_FIRST = r"""(?![0-9:#']|[+-][0-9])"""
 _NOT_FIRST_OF_KEYWORD = r"(?![:#'])"  # its parts may begin with a digit, which the specification leaves open
 
 
-def _symbol_text(char: str) -> str:
+def _of_symbol(char: str) -> str:
     name = rf"{_NOT_FIRST}{char}++"
     return rf"(?!(?:nil|true|false)\Z)(?:/|{name}(?:/(?:/|{name}))?)\Z"
 
 
-def _keyword_text(char: str) -> str:
+def _of_keyword(char: str) -> str:
     name = rf"{_NOT_FIRST_OF_KEYWORD}{char}++"
     return rf":(?:/|{name}(?:/(?:/|{name}))?)\Z"
 
 
-_ASCII_SYMBOL, _SYMBOL = re.compile(_symbol_text(_ASCII_NAME_CHAR)), Pattern(_symbol_text(_NAME_CHAR))
-_ASCII_KEYWORD, _KEYWORD = re.compile(_keyword_text(_ASCII_NAME_CHAR)), Pattern(_keyword_text(_NAME_CHAR))
+_ASCII_SYMBOL, _SYMBOL = re.compile(_of_symbol(_ASCII_NAME_CHAR)), Pattern(_of_symbol(_NAME_CHAR))
+_ASCII_KEYWORD, _KEYWORD = re.compile(_of_keyword(_ASCII_NAME_CHAR)), Pattern(_of_keyword(_NAME_CHAR))
 
 
 def is_symbol(text: str) -> bool:

@@ -2,7 +2,8 @@
 
 A small transaction commits one log entry, its new dictionary entries and the meta record, and joins the novelty: the
 overlay of what is in the log but not in the segments yet. When the novelty is large enough, or a transaction is, all of it
-is merged into the segments within the same commit (decision 0001). So a commit costs what it says, not what it touches.
+is merged into the segments within the same commit (decision 0001). So a commit costs what it says, not what it touches. In
+an ephemeral database even such a commit may wait (writing.py).
 
 Lifecycle of a transaction:
  1. The in-process lock, then LMDB's write lock; what other processes committed meanwhile is taken in.

@@ -154,28 +154,40 @@ class Held:
 
 
 class PrivateTxn(WriteTxn):
-    """A commit of a private database: held if it is one log entry and the meta record, else LMDB's write transaction."""
+    """A commit of a private database: held if it is one log entry and the meta record, else LMDB's write transaction.
 
-    __slots__ = ("_entry", "_held", "_key", "_meta")
+    That begins when it is asked for: whatever the base does asks for `_txn`, which is not there before.
+    """
 
-    def __init__(self, env: Environment, held: Held) -> None:  # the base's is called when LMDB's transaction begins
+    __slots__ = ("_begun", "_entry", "_held", "_key", "_meta")
+
+    def __init__(self, env: Environment, held: Held) -> None:  # the base's is called by `begin`
         self._env = env
         self._held = held
-        self._txn = None
+        self._begun = False
         self._key: bytes | None = None
         self._meta: Meta | None = None
+        self.touched = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("_txn", "_lock") or self._begun:
+            raise AttributeError(name)
+        self.begin()
+        return getattr(self, name)
 
     def begin(self) -> None:
-        """Begins LMDB's write transaction, if that was not done."""
-        if self._txn is None:
-            self._held.settle()
-            super().__init__(self._env, self._env.begin_write_raw())
-            self._held.commits += 1
-            if self._key is not None:
-                super().put(self._key, self._entry)
+        """Begins LMDB's write transaction, before its first use."""
+        self._held.settle()
+        touched = self.touched
+        super().__init__(self._env, self._env.begin_write_raw())
+        self.touched = touched
+        self._begun = True
+        self._held.commits += 1
+        if self._key is not None:
+            self.put(self._key, self._entry)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._txn is not None:
+        if self._begun:
             if error is None and self.touched:
                 self._held.meta = None  # whoever is interrupted after the commit does not know of it
             super().__exit__(kind, error, trace)
@@ -184,49 +196,14 @@ class PrivateTxn(WriteTxn):
 
     def put_log(self, key: bytes, value: bytes) -> None:
         """Sets an entry of the log; the second one begins LMDB's transaction."""
-        if self._txn is None and self._key is None:
-            self._key, self._entry = key, value
-        else:
+        if self._begun or self._key is not None:
             self.put(key, value)
+        else:
+            self._key, self._entry = key, value
 
     def put_meta(self, meta: Meta) -> bytes:
         """Sets the meta record; its bytes, none where they are not needed yet."""
-        if self._txn is None:
-            self._meta = meta
-            return b""
-        return super().put_meta(meta)
-
-    @property
-    def txnid(self) -> int:
-        """LMDB's number of the commit that this will be."""
-        self.begin()
-        return super().txnid
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value under a key, or None."""
-        self.begin()
-        return super().get(key)
-
-    def last_key(self, prefix: bytes) -> bytes | None:
-        """The greatest key with a prefix, or None."""
-        self.begin()
-        return super().last_key(prefix)
-
-    def _walk(self, prefix: bytes, start: bytes, *, values: bool, most: int | None = None) -> list[tuple[bytes, bytes]]:
-        self.begin()
-        return super()._walk(prefix, start, values=values, most=most)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Sets the value under a key."""
-        self.begin()
-        super().put(key, value)
-
-    def delete(self, key: bytes) -> None:
-        """Removes a key."""
-        self.begin()
-        super().delete(key)
-
-    def put_sorted(self, items: Iterable[tuple[bytes, bytes]], *, append: bool = False) -> None:
-        """Sets many values; the keys come in order, which saves LMDB most of the search."""
-        self.begin()
-        super().put_sorted(items, append=append)
+        if self._begun:
+            return super().put_meta(meta)
+        self._meta = meta
+        return b""

@@ -224,6 +224,24 @@ def test_a_full_disk_loses_nothing_that_is_held(conn, monkeypatch) -> None:
     same_as_log(conn)
 
 
+@pytest.mark.parametrize(
+    "forms",
+    [[{":text": "new to the dictionary", ":n": 7}], [[":db/add", 1, ":n", 7]], [[":db/retractEntity", 1], {":n": 7}]],
+    ids=["in LMDB", "held", "general"],
+)
+def test_a_commit_that_nobody_heard_of_is_there(conn, monkeypatch, forms) -> None:
+    """An interrupt between the commit and its news: the next transaction comes after it, not in its place."""
+    conn.transact([[":db/add", 1, ":n", 1]])
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainCommits, "finish", _interrupted)
+        patched.setattr(Commit, "finish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            conn.transact(forms)
+    conn.transact([[":db/add", 99, ":n", 8]])
+    assert {7, 8} <= set(conn.q("[:find [?n ...] :where [_ :n ?n]]"))
+    same_as_log(conn)
+
+
 def test_settling_may_be_interrupted(conn, monkeypatch) -> None:
     """An interrupt after LMDB's commit: it is made once more, which changes nothing."""
     for i in range(10):

@@ -101,7 +101,7 @@ def test_transactions_do_what_the_model_does(
     monkeypatch.setattr(txdata, "BATCH", batch)
     outcomes = {"made": 0, "refused": 0}
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(_TX, min_size=1, max_size=6))
     def run(transactions: list[Any]) -> None:
         path = tmp_path_factory.mktemp("db")
@@ -148,5 +148,5 @@ def test_transactions_do_what_the_model_does(
             store.release()
 
     run()
-    assert outcomes["made"] > 10
+    assert outcomes["made"] > 30
     assert outcomes["refused"] > 5
