@@ -173,6 +173,14 @@ class ReadTxn:
         except lmdb.Error as e:
             raise convert_error(e, self._env.path) from e
 
+    def is_empty(self) -> bool:
+        """True when there is no entry at all."""
+        try:
+            with self._lock, self._txn.cursor() as cursor:
+                return not cursor.first()
+        except lmdb.Error as e:
+            raise convert_error(e, self._env.path) from e
+
     def keys(self, prefix: bytes) -> list[bytes]:
         """All keys with a prefix, in order."""
         return [k for k, _ in self._walk(prefix, prefix, values=False)]
@@ -397,7 +405,12 @@ class Environment:
         try:
             fcntl.flock(self._open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            fcntl.flock(self._open_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # an attempt gives the shared lock up first (flock(2)), so another's attempt may succeed in between
+            try:
+                fcntl.flock(self._open_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                os.close(self._open_file)
+                self._open_file = None  # nor is the size noted when this one closes: the file is another's
             return False
         return True
 
@@ -463,9 +476,12 @@ def open_environment(
             `store/format`, `store/checksum`; StoreLocked: `store/exclusive`.
     """
     path = os.fspath(directory)
-    is_new = _check_directory(path, read_only=read_only)
-    open_file = _take_open_file(path, read_only=read_only)
+    # before the file is looked at, so that no other process puts a compacted one in its place meanwhile
+    open_file = _take_open_file(path, read_only=read_only, create=False)
     try:
+        is_new = _check_directory(path, read_only=read_only)
+        if open_file is None:
+            open_file = _take_open_file(path, read_only=read_only)
         raw = _open_lmdb(path, read_only=read_only, sync=sync)
         env = Environment(path, raw, read_only=read_only, sync=sync, open_file=open_file)
         try:
@@ -518,9 +534,11 @@ def _check_directory(path: str, *, read_only: bool) -> bool:
             raise _path_error(
                 path, "is a file.", "a database is a directory: give a directory, or a name not yet in use"
             )
+        # the identity first, as it is made last: another process may be making the database just now
+        had_identity = _stat(identity) is not None
         data = _stat(file)
         if data is None:
-            if _stat(identity) is not None:
+            if had_identity:
                 raise StoreCorrupt(
                     "store/truncated",
                     f"{path} held a database, but its {DATA_FILE} is gone.",
@@ -577,9 +595,10 @@ def check_file(file: str, noted_size: int = 0) -> None:
     Raises:
         StoreCorrupt: `store/foreign` for another kind of file, `store/truncated` for a short one.
     """
-    size = os.stat(file).st_size
     with open(file, "rb") as f:
         head = f.read(65536 * 2)
+        # after the meta pages, not before: another process may write, and a file only grows
+        size = os.fstat(f.fileno()).st_size
         metas = list(_lmdb_metas(head))
         if size < 4096 or not metas:
             if size < 4096:
@@ -604,7 +623,16 @@ def check_file(file: str, noted_size: int = 0) -> None:
     if size < needed:
         # LMDB never wrote the last pages, as the transaction that took them also freed them: give them their place
         with contextlib.suppress(OSError):
-            os.truncate(file, needed)
+            _lengthen(file, needed)
+
+
+def _lengthen(file: str, size: int) -> None:
+    """Makes a file at least so long; never shorter, as truncating might where another process writes meanwhile."""
+    with open(file, "r+b") as f:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(f.fileno(), 0, size)
+        elif os.fstat(f.fileno()).st_size < size:
+            os.ftruncate(f.fileno(), size)
 
 
 def _truncated(file: str, size: int, needed: int) -> StoreCorrupt:
@@ -664,18 +692,21 @@ def _tail_is_free(f: Any, page_size: int, size: int, meta: tuple[int, int, int, 
     return True
 
 
-def _take_open_file(path: str, *, read_only: bool) -> int | None:
-    """A shared lock on the open file: `compact` in place needs to know that nobody else has the database open."""
+def _take_open_file(path: str, *, read_only: bool, create: bool = True) -> int | None:
+    """A shared lock on the open file: `compact` in place needs to know that nobody else has the database open.
+
+    None where there is no such file and none can be made, or is to be made.
+    """
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError:
         return None
     file = os.path.join(path, OPEN_FILE)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     try:
         handle = os.open(file, flags, 0o600)
     except OSError as e:
-        if read_only:
+        if read_only or not create:
             return None
         if e.errno == errno.ELOOP:
             raise _path_error(file, "is a symbolic link.", "remove it") from e
@@ -758,7 +789,8 @@ def _read_meta(env: Environment, *, is_new: bool) -> Meta | None:
         data = txn.get(META_KEY)
         if data is not None:
             return decode_meta(data)
-        if env.stat()["entries"] or not is_new:
+        # asked of the same moment: another process may be making the database just now
+        if not is_new or not txn.is_empty():
             raise StoreCorrupt(
                 "store/foreign",
                 f"{env.path} is an LMDB environment, but not a datalog database.",

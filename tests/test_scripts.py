@@ -373,10 +373,10 @@ def long_folder(tmp_path: Path, n: int) -> Path:
 def test_two_processes_apply_each_script_once(tmp_path: Path) -> None:
     """Two that apply at the same time share the scripts between them; none is applied twice."""
     s = long_folder(tmp_path, 12)
-    both = [start(tmp_path) for _ in range(2)]
-    counts = [int(p.communicate(timeout=120)[0].split()[-1]) for p in both]
-    assert [p.returncode for p in both] == [0, 0]
-    assert sum(counts) == 12
+    with start(tmp_path) as one, start(tmp_path) as other:
+        said = [p.communicate(timeout=120)[0] for p in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0]
+    assert sum(int(text.split()[-1]) for text in said) == 12
     with d.connect(tmp_path / "db") as conn:
         assert list(read_applied(conn.db())) == list(range(1, 13))
         assert scripts.check(read_folder(s), conn=conn) == []
