@@ -2,7 +2,7 @@
 
     python docs/pictures/make.py              writes NAME.svg and, where a renderer is found, NAME.png beside this file
     python docs/pictures/make.py --check      draws the pictures of plans and schemas with real renderers: Graphviz (`dot`),
-                                              Mermaid (`node`, with the packages mermaid and jsdom in --node DIR)
+                                              Mermaid (with --mermaid FILE, the package's dist/mermaid.min.js, in Chromium)
 
 PNGs need cairosvg (`pip install cairosvg`), in this or, with --python, in another environment. The screens are those of
 `RUNS`: what is typed, what is waited for, and how many lines are drawn.
@@ -152,7 +152,7 @@ def record(name: str, folder: Path) -> str:
         return screen_svg(terminal)
 
 
-def check(node: Path | None) -> None:
+def check(mermaid: Path | None) -> None:
     """Draw plans and schemas with Graphviz and Mermaid; raises where one refuses."""
     with tempfile.TemporaryDirectory() as folder, d.connect(database(Path(folder) / "db")) as conn, conn.db() as db:
         query = '[:find ?n (count ?b) :in $ % :where (ancestor ?a ?b) [?a :person/name ?n] (not [?b :person/city "a\\"]<b>"])]'
@@ -165,37 +165,40 @@ def check(node: Path | None) -> None:
             target = HERE / f"{name}.svg"
             subprocess.run(["dot", "-Tsvg", "-o", str(target)], input=draw("dot"), text=True, check=True)
             print(f"graphviz draws the {name}: {target.name}")
-            if node is not None:
-                subprocess.run(
-                    ["node", "--input-type=module", "-e", MERMAID],
-                    input=draw("mermaid"),
-                    text=True,
-                    check=True,
-                    cwd=node,
-                )
-                print(f"mermaid reads the {name}")
+            if mermaid is not None:
+                target = Path(tempfile.gettempdir()) / f"{name}-mermaid.png"
+                draw_mermaid(draw("mermaid"), mermaid, target, Path(folder))
+                print(f"mermaid draws the {name}: {target}")
 
 
-MERMAID = """
-import { JSDOM } from 'jsdom';
-import { readFileSync } from 'fs';
-const { window } = new JSDOM('<div></div>');
-globalThis.window = window; globalThis.document = window.document; globalThis.Element = window.Element;
-const mermaid = (await import('mermaid')).default;
-const found = await mermaid.parse(readFileSync(0, 'utf8'));
-console.log(found.diagramType);
-"""
+PAGE = """<!DOCTYPE html><meta charset="utf-8"><pre class="mermaid">{text}</pre><script src="{script}"></script>
+<script>mermaid.initialize({{startOnLoad: false}}); mermaid.run().catch(e => document.title = e.message);</script>"""
+CHROMIUM = [
+    "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=10000", "--window-size=1100,1400",
+]  # fmt: skip
+
+
+def draw_mermaid(text: str, script: Path, target: Path, folder: Path) -> None:
+    """A picture of what Mermaid draws in a browser; RuntimeError where it draws none."""
+    page = folder / "page.html"
+    page.write_text(PAGE.format(text=escape(text, quote=False), script=script.resolve().as_uri()), encoding="utf-8")
+    command = [*CHROMIUM, f"--user-data-dir={folder / 'chromium'}"]
+    drawn = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True).stdout
+    if "<svg" not in drawn or "Syntax error" in drawn or "<title>" in drawn:
+        raise RuntimeError(f"mermaid does not draw this:\n{text}\n{drawn[:2000]}")
+    subprocess.run([*command, f"--screenshot={target}", page.as_uri()], capture_output=True, check=True)
 
 
 def main() -> None:
     """Makes the pictures, or checks with other renderers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--node", type=Path)
+    parser.add_argument("--mermaid", type=Path)
     parser.add_argument("--python", default=sys.executable)
     given = parser.parse_args()
     if given.check:
-        check(given.node)
+        check(given.mermaid)
         return
     with tempfile.TemporaryDirectory() as folder:
         for name in RUNS:
