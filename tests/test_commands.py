@@ -13,7 +13,7 @@ import pytest
 
 import datalog as d
 from datalog import cli
-from shell.completion_script import SHELLS, options_of, script
+from shell.completion_script import SHELLS, script, words_of
 from store.edn import read_edn
 
 ROOT = Path(__file__).parent.parent
@@ -313,25 +313,64 @@ def test_schema_applies(capsys):
 # -- completion
 
 
-def test_completion_scripts(tmp_path):
-    """The scripts name every command and the options of its help; bash takes and uses its own."""
-    assert "--dry-run" in options_of("import")
+#: what is written, and what of it may follow; the shells also offer files where a value may be one
+COMPLETED = [
+    (["co"], "compact completion copy"),
+    (["import", "--dr"], "--dry-run"),
+    (["check", "--re"], "--rebuild"),
+    (["q", "--format", "t"], "table"),
+    (["explain", "--format", ""], "dot html mermaid text"),
+    (["migrate", "a"], "apply autogenerate"),
+    (["migrate", "apply", "--t"], "--to"),
+    (["memory", "import", "--co"], ""),  # not those of `import`
+    (["memory", "import", "--dr"], ""),  # nor one of `memory repair`
+    (["memory", "repair", "--dr"], "--dry-run"),
+    (["memory", "stage", "m.edn", "sh"], "shadow"),
+    (["completion", "f"], "fish"),
+]
+COMPLETE = {
+    "bash": """source "$0"; COMP_WORDS=(datalog "$@"); COMP_CWORD=$#; _datalog; echo "${COMPREPLY[@]}" """,
+    "zsh": """_files() { : }; compadd() { shift; for w in "$@"; do [[ "$w" == "$PREFIX"* ]] && print -r -- "$w"; done; return 0 }
+              _describe() { for w in "${(@P)2}"; do w="${w%%:*}"; [[ "$w" == "$PREFIX"* ]] && print -r -- "$w"; done; return 0 }
+              words=(datalog "$@"); CURRENT=$#words; PREFIX="${words[CURRENT]}"; eval "_ask() { $(<"$0") }"; _ask""",
+    "fish": """source $argv[1]; set -e argv[1]; complete -C "datalog $argv" | string replace -r "\t.*" "" """,
+}
+
+
+def test_completion_scripts_name_every_command():
+    """And the options and values that its help names, as deep as commands go."""
+    assert "--dry-run" in words_of("import").options
+    assert words_of("q").choices["--format"] == ["table", "json", "ndjson", "csv", "edn", "markdown"]
+    assert set(words_of("migrate").commands) > {"plan", "apply", "revert"}
     for shell in SHELLS:
         text = script(shell)
-        assert all(name in text for name in cli.COMMANDS)
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash")
-    file = tmp_path / "datalog.bash"
-    file.write_text(script("bash"))
-    ask = f'source {file}; COMP_WORDS=(datalog "$@"); COMP_CWORD=$#; _datalog; echo "${{COMPREPLY[@]}}"'
-    for words, wanted in (
-        (["co"], "compact completion copy"),
-        (["import", "--dr"], "--dry-run"),
-        (["check", "--re"], "--rebuild"),
-    ):
-        done = subprocess.run([bash, "-c", ask, "bash", *words], capture_output=True, text=True, check=True)
-        assert sorted(done.stdout.split()) == sorted(wanted.split())
+        for name in cli.COMMANDS:
+            assert name in text
+            assert all(inner in text for inner in words_of(name).commands)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_complete_from_their_script(tmp_path, shell):
+    """Each shell that is there reads its script and finds what may follow."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell}")
+    file = tmp_path / f"datalog.{shell}"
+    file.write_text(script(shell))
+    # a folder without files of its own, and a home without settings
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    (tmp_path / "empty").mkdir()
+    for words, wanted in COMPLETED:
+        done = subprocess.run(
+            [program, "-c", COMPLETE[shell], str(file), *words],
+            capture_output=True,
+            text=True,
+            env=home,
+            cwd=tmp_path / "empty",
+            check=False,
+        )
+        assert done.stderr == ""
+        assert sorted(done.stdout.split()) == sorted(wanted.split()), words
 
 
 @pytest.mark.usefixtures("here")
