@@ -413,16 +413,22 @@ def test_a_database_without_a_memory(capsys, tmp_path):
 
 
 def test_numpy_loads_without_its_texts() -> None:
-    """What commands that end at once leave out of numpy is documentation alone, also for one that asks it for something."""
+    """What commands that end at once leave out of numpy is texts and types alone; who asks for the types gets them after all."""
     code = """
         from datalog import cli
-        cli._leave_out_numpy_docs()
+        cli._leave_out_numpy_texts()
+        import sys
         import numpy as np
         assert np.ndarray.sort.__doc__ is None, "numpy keeps its texts elsewhere now"
         from numpy._core._add_newdocs import whatever
         assert whatever(1, a=2) is None
+        assert not hasattr(sys.modules["numpy._typing"], "__file__"), "numpy asks for more types now"
         table = np.arange(6, dtype=np.int64).reshape(2, 3)
         print(int(np.sort(table.ravel())[::-1].sum()), np.dtype("f8").name, np.linalg.solve(np.eye(2), [1, 2]).tolist())
+        from numpy.typing import ArrayLike, NDArray
+        assert NDArray[np.int64] is not None
+        import numpy._typing._array_like
+        assert sys.modules["numpy._typing"].ArrayLike is ArrayLike
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, cwd=ROOT
