@@ -4,7 +4,8 @@ Takes an open `MemoryStore`.
 
 `archive`, in this order: 1. every kind has to be in `datalog-only`; 2. the file, its backups and its journal are moved to
 `<memory>.archive/`, an EDN export of the database beside them; 3. the record says archived; 4. the manifest, with the SHA-256
-of each file, is written last: a folder with a manifest is whole. Killed in between, run it again.
+of each file, is written last: a folder with a manifest is whole. Killed in between, run it again. After a roll-back the next one
+goes to `<memory>.archive.2/`: what was put away before stays as it is.
 
 Afterwards the EDN side is neither opened nor imported. The way back in an emergency: any move down brings everything from the
 database to a new file.
@@ -53,7 +54,7 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
             f"The EDN side is still in use, by {', '.join(still)}.",
             hint="move every kind to datalog-only first: datalog memory stage datalog-only ...",
         )
-    folder = memory.file.with_name(f"{memory.file.name}.archive")
+    folder = _folder(memory)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         values = memory.get_all()
@@ -85,6 +86,17 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
         raise storage_error(e, folder, "Archiving") from e
     memory.telemetry.emit(Event("archive", data={"files": len(files), "keys": keys}))
     return manifest
+
+
+def _folder(memory: MemoryStore) -> Path:
+    """Where to: the folder of an archive that was not finished, or of this one; never one of before a roll-back."""
+    number = 1
+    while True:
+        folder = memory.file.with_name(f"{memory.file.name}.archive{f'.{number}' if number > 1 else ''}")
+        following = memory.file.with_name(f"{memory.file.name}.archive.{number + 1}")
+        if not (folder / _MANIFEST).exists() or (memory.record.archived and not following.exists()):
+            return folder
+        number += 1
 
 
 def _described(path: Path) -> dict[str, Any]:

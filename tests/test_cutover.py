@@ -484,6 +484,16 @@ def test_archive_and_report(tmp_path):
         assert memory.get_all() == {**everything, kw("k/late"): 2}
         assert not memory.record.archived
     assert dict(read_memory(tmp_path / "memory.edn").pairs()) == {**everything, kw("k/late"): 2}
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with opened(tmp_path) as memory:  # and there again: what was put away first stays as it was
+        climb(memory, "datalog-only")
+        second = archive(memory)
+        assert archive(memory)["files"].keys() == second["files"].keys()
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    folder = tmp_path / "memory.edn.archive.2"
+    assert dict(read_memory(folder / "memory.edn").pairs()) == {**everything, kw("k/late"): 2}
+    assert json.loads((folder / "manifest.json").read_text())["keys"] == len(everything) + 1
+    assert not (tmp_path / "memory.edn.archive.3").exists()
 
 
 def test_the_learning_index_from_its_entities(tmp_path):
