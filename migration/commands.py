@@ -171,6 +171,8 @@ def _verify_staged(given: argparse.Namespace, keymap: KeyMap) -> int:
         found = ask(given.file, given.db, keymap, "verify", asked, bar)
     equal = not found["found"]
     what = "equal" if equal else "different"
+    if equal and not found["keys"]:
+        what = "nothing to compare; only what both sides hold is, see datalog memory status"
     print(report.as_json(found) if given.json else f"{found['keys']:,} keys: {what} ({found['seconds']} s)")
     if not given.json:
         for finding in found.get("findings", [])[:20]:

@@ -219,7 +219,8 @@ def _check(arguments: list[str]) -> int:
 
 def _findings(found: list[scripts.Finding], folder: list[Script], *, as_json: bool) -> int:
     lines = [text for f in found for text in (f"{f.code}: {f.message}", f"  Mend: {f.hint}")]
-    last = f"{len(found)} findings" if found else f"no findings; {len(folder)} scripts"
+    some = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+    last = some if found else f"no findings; {len(folder)} scripts"
     _print({"findings": [f.as_dict() for f in found]}, [*lines, last], as_json=as_json)
     return FOUND if found else 0
 

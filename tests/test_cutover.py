@@ -668,6 +668,8 @@ def test_a_migration_by_commands(tmp_path):
     memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
     memory_command("rollback", "--to", "rampdown", folder=tmp_path)
     memory_command("stage", "datalog-only", *untimed, folder=tmp_path)
+    for how in ("full", "digests"):
+        assert "nothing to compare" in memory_command("verify", "--how", how, folder=tmp_path)[1]
     memory_command("archive", folder=tmp_path)
     assert "# Migration report" in memory_command("report", folder=tmp_path)[1]
     memory_command("report", "--to", str(tmp_path / "out"), folder=tmp_path)
