@@ -97,6 +97,7 @@ class AsyncConnection:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="datalog-aio")
         self._conn: api.Connection | None = None
         self._closed = False
+        self._opening = asyncio.Lock()  # one task opens, others wait for it; so does who closes
         self._begun = asyncio.Semaphore(_MOST_BEGUN)
         self._running: set[_Linked] = set()
 
@@ -109,13 +110,14 @@ class AsyncConnection:
 
     async def open(self) -> Self:
         """Opens the connection; `async with` does it."""
-        if self._conn is None and not self._closed:
-            opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_it)
-            try:
-                self._conn = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                opening.add_done_callback(_close_unused)
-                raise
+        async with self._opening:
+            if self._conn is None and not self._closed:
+                opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_it)
+                try:
+                    self._conn = await asyncio.shield(opening)
+                except asyncio.CancelledError:
+                    opening.add_done_callback(_close_unused)
+                    raise
         return self
 
     async def close(self) -> None:
@@ -123,8 +125,9 @@ class AsyncConnection:
         self._closed = True
         for stop in self._running:
             stop.stop()
-        conn, self._conn = self._conn, None
         try:
+            async with self._opening:
+                conn, self._conn = self._conn, None
             if conn is not None:
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, conn.close))
         finally:

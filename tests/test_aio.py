@@ -75,6 +75,24 @@ def test_cancelling_stops_the_query() -> None:
     asyncio.run(program())
 
 
+def test_opening_twice_at_once(tmp_path: Path) -> None:
+    """Tasks that open one connection at the same time share it; closing while it is opened closes it."""
+
+    async def program() -> None:
+        conn = aio.connect(tmp_path / "db", SCHEMA)
+        await asyncio.gather(conn.open(), conn.open(), conn.open())
+        assert (await conn.transact([{":n": 1}])).tx
+        await conn.close()
+        assert find_open(tmp_path / "db") is None
+        conn = aio.connect(tmp_path / "db")
+        await asyncio.gather(conn.open(), conn.close())
+        assert find_open(tmp_path / "db") is None
+        with pytest.raises(d.DatalogError, match="store/closed"):
+            await conn.q("[:find ?e :where [?e :n]]")
+
+    asyncio.run(program())
+
+
 def test_cancelling_while_opening(tmp_path: Path) -> None:
     """A connection whose opener was cancelled is closed once it is open."""
     opened: list[d.Connection] = []
