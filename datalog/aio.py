@@ -114,10 +114,14 @@ class AsyncConnection:
             if self._conn is None and not self._closed:
                 opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_it)
                 try:
-                    self._conn = await asyncio.shield(opening)
+                    conn = await asyncio.shield(opening)
                 except asyncio.CancelledError:
                     opening.add_done_callback(_close_unused)
                     raise
+                if self._closed:  # while it was opened
+                    await asyncio.to_thread(conn.close)
+                else:
+                    self._conn = conn
         return self
 
     async def close(self) -> None:

@@ -112,7 +112,8 @@ def _leave_out_numpy_texts() -> None:
     """Lets numpy load without the texts of its functions and the types of its annotations: a quarter of its import.
 
     numpy runs the modules of texts for what they do to others, and takes nothing from them. Of the module of types it takes one
-    name while it loads; whoever asks for another gets the real module. Where they have other names nothing is left out.
+    name while it loads; whoever asks it for another gets the real module (not for one inside it). Where they have other names
+    nothing is left out.
     """
     stubs = {
         "numpy._core._add_newdocs": _nothing_of,

@@ -54,47 +54,53 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
             f"The EDN side is still in use, by {', '.join(still)}.",
             hint="move every kind to datalog-only first: datalog memory stage datalog-only ...",
         )
-    folder = _folder(memory)
+    files = [
+        memory.file,
+        *sorted(memory.file.parent.glob(f"{memory.file.name}.backup.*")),
+        *journal_files(memory.file),
+    ]
+    files = [path for path in files if path.exists()]
+    folder = _folder(memory, files)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         values = memory.get_all()
         out = io.StringIO()
         keys = write_memory(values.items(), out)
         replace_file(folder / "database.edn", [out.getvalue().encode("utf-8", "surrogatepass")], mode=0o600)
-        for path in [
-            memory.file,
-            *sorted(memory.file.parent.glob(f"{memory.file.name}.backup.*")),
-            *journal_files(memory.file),
-        ]:
-            if path.exists():
-                path.replace(folder / path.name)
+        for path in files:
+            path.replace(folder / path.name)
         sync_directory(folder)
         sync_directory(memory.file.parent)
         with memory.turnstile.closed(), memory.lock:
             if not memory.record.archived:
-                memory.set_record(memory.record.put_away(who=who, why=why or "archive", at=datetime.now(UTC)))
-        files = {p.name: _described(p) for p in sorted(folder.iterdir()) if p.name != _MANIFEST}
+                memory.set_record(
+                    memory.record.put_away(folder.name, who=who, why=why or "archive", at=datetime.now(UTC))
+                )
+        described = {p.name: _described(p) for p in sorted(folder.iterdir()) if p.name != _MANIFEST}
         manifest: dict[str, Any] = {
             "memory": str(memory.file),
             "database": str(memory.side.path),
             "at": datetime.now(UTC).isoformat(),
             "keys": keys,
-            "files": files,
+            "files": described,
         }
         replace_file(folder / _MANIFEST, [json.dumps(manifest, indent=2).encode()], mode=0o600)
     except OSError as e:
         raise storage_error(e, folder, "Archiving") from e
-    memory.telemetry.emit(Event("archive", data={"files": len(files), "keys": keys}))
+    memory.telemetry.emit(Event("archive", data={"files": len(described), "keys": keys}))
     return manifest
 
 
-def _folder(memory: MemoryStore) -> Path:
-    """Where to: the folder of an archive that was not finished, or of this one; never one of before a roll-back."""
+def _folder(memory: MemoryStore, files: list[Path]) -> Path:
+    """Where to: the folder of this archive, also of one that was not finished; never where files of before a roll-back are."""
+    known = memory.record.archive_folder()
+    if known is not None:
+        return memory.file.with_name(known)
     number = 1
     while True:
         folder = memory.file.with_name(f"{memory.file.name}.archive{f'.{number}' if number > 1 else ''}")
-        following = memory.file.with_name(f"{memory.file.name}.archive.{number + 1}")
-        if not (folder / _MANIFEST).exists() or (memory.record.archived and not following.exists()):
+        # not one that is whole, nor one begun before a roll-back, which made files of these names anew
+        if not (folder / _MANIFEST).exists() and not any((folder / path.name).exists() for path in files):
             return folder
         number += 1
 

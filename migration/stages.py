@@ -34,6 +34,7 @@ __all__ = ["BUCKETS", "KindStage", "Move", "StageRecord", "bucket_of"]
 
 BUCKETS: Final = 100
 _EDN_ONLY: Final = STAGES[0]
+_ARCHIVED: Final = "archived"  # where the last move of a history leads
 
 
 def bucket_of(key: Keyword) -> int:
@@ -193,11 +194,19 @@ class StageRecord:
         move = Move(self.sequence + 1, at, who, why, tuple(map(str, kinds)), "epoch", "epoch", BUCKETS)
         return replace(self, sequence=self.sequence + 1, kinds=new, history=(*self.history, move))
 
-    def put_away(self, *, who: str, why: str, at: datetime) -> StageRecord:
-        """The record after the EDN side was archived."""
+    def put_away(self, folder: str, *, who: str, why: str, at: datetime) -> StageRecord:
+        """The record after the EDN side was archived, in a folder of this name."""
         kinds = tuple(map(str, self.kinds))
-        move = Move(self.sequence + 1, at, who, why, kinds, STAGES[-1], "archived", BUCKETS)
+        figures = {"folder": folder}
+        move = Move(self.sequence + 1, at, who, why, kinds, STAGES[-1], _ARCHIVED, BUCKETS, figures=figures)
         return replace(self, sequence=self.sequence + 1, archived=True, history=(*self.history, move))
+
+    def archive_folder(self) -> str | None:
+        """The name of the folder in which the EDN side is; None when it is not archived, or its record does not say."""
+        if not self.archived:
+            return None
+        folders = [move.figures.get("folder") for move in self.history if move.target == _ARCHIVED]
+        return folders[-1] if folders else None
 
     # -- text
 

@@ -119,6 +119,7 @@ _datalog() {{
     return
   fi
   [ -n "${{values[*]}}" ] && COMPREPLY=($(compgen -W "${{values[*]}}" -- "$current"))
+  local IFS=$'\\n'  # names may have spaces
   [ -n "$files" ] && COMPREPLY+=($(compgen -f -- "$current"))
 }}
 complete -o filenames -F _datalog datalog
@@ -163,12 +164,13 @@ function __datalog_after
     # true when the words written before this one begin with these
     set -l written (commandline -opc)
     set -l last (math (count $argv) + 1)
-    test (count $written) -ge $last; and test "$written[2..$last]" = "$argv"
+    test (count $written) -ge $last; and test "x$written[2..$last]" = "x$argv"
 end
 function __datalog_next
     # true when this one comes right after these
     set -l written (commandline -opc)
-    test (count $written) -eq (math (count $argv) + 1); and test (count $argv) -eq 0 -o "$written[2..-1]" = "$argv"
+    test (count $written) -eq (math (count $argv) + 1); or return 1
+    test (count $argv) -eq 0; or test "x$written[2..-1]" = "x$argv"
 end"""
     ]
     for name, (_, text) in COMMANDS.items():

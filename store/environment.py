@@ -50,12 +50,14 @@ DATA_FILE: Final = "data.mdb"
 LOCK_FILE: Final = "lock.mdb"
 IDENTITY_FILE: Final = "DATALOG"
 OPEN_FILE: Final = "open.lock"
+ATTEMPT_FILE: Final = "exclusive.lock"
 META_KEY: Final = b"M"
 _META: Final = struct.Struct("<I16s9q")
 _SLICE: Final = (
     32  # entries read at once under the lock: segments of half a megabyte, which stay in the processor's cache
 )
 _META_MAGIC: Final = 0xBEEFC0DE
+_HEAD_BYTES: Final = 2 * 65536  # two meta pages of the largest size
 
 
 class Meta(NamedTuple):
@@ -397,21 +399,34 @@ class Environment:
             raise convert_error(e, os.fspath(target)) from e
 
     def lock_exclusive(self) -> bool:
-        """True when no other process has the database open, and none can open it until this one closes."""
+        """True when no other process has the database open, and none can open it until this one closes.
+
+        Raises:
+            StorageError: `store/permission`.
+        """
         if self._open_file is None:
             return False
         import fcntl  # noqa: PLC0415 - not on Windows
 
+        # A refused attempt loses the shared lock for a moment (flock(2)). So only one process at a time may attempt it: another
+        # could succeed in that moment, and put a new file in place while this one still has the old one's lock table.
         try:
-            fcntl.flock(self._open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            # an attempt gives the shared lock up first (flock(2)), so another's attempt may succeed in between
+            attempt = os.open(
+                os.path.join(self.path, ATTEMPT_FILE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+        except OSError as e:
+            raise _no_permission(self.path, e) from e
+        try:
+            fcntl.flock(attempt, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
-                fcntl.flock(self._open_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(self._open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                os.close(self._open_file)
-                self._open_file = None  # nor is the size noted when this one closes: the file is another's
+                fcntl.flock(self._open_file, fcntl.LOCK_SH)
+                return False
+        except OSError:
             return False
+        finally:
+            os.close(attempt)
         return True
 
     def abandon(self) -> None:
@@ -457,9 +472,8 @@ class Environment:
         """Leaves the file's size behind: a data file never shrinks, so a smaller one was cut."""
         assert self._open_file is not None
         with contextlib.suppress(OSError):
-            size = str(os.stat(os.path.join(self.path, DATA_FILE)).st_size).encode()
-            os.pwrite(self._open_file, size, 0)
-            os.ftruncate(self._open_file, len(size))
+            size = os.stat(os.path.join(self.path, DATA_FILE)).st_size
+            os.pwrite(self._open_file, b"%020d" % size, 0)  # always as long: another process may read or write it, too
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -522,6 +536,10 @@ def with_meta(meta: Meta, **changes: Any) -> Meta:
     return meta._replace(**changes)
 
 
+def _no_permission(path: str, e: OSError) -> StorageError:
+    return StorageError("store/permission", f"{path} cannot be opened: {e.strerror}.", hint="check its owner and mode")
+
+
 def _path_error(path: str, message: str, hint: str) -> StorageError:
     return StorageError("store/path", f"{path} {message}", hint=hint)
 
@@ -549,7 +567,9 @@ def _check_directory(path: str, *, read_only: bool) -> bool:
                 raise _path_error(path, "holds no database.", mend)
             os.makedirs(path, mode=0o700, exist_ok=True)
             return True
-        if data.st_size == 0 and _stat(identity) is None and not read_only:
+        if data.st_size == 0 and _stat(identity) is None:
+            if read_only:  # a file that is made just now, or never was
+                raise _path_error(path, "holds no database yet.", "connect without read_only to make one")
             return True
         check_file(file, _noted_size(path))
     except PermissionError as e:
@@ -596,9 +616,12 @@ def check_file(file: str, noted_size: int = 0) -> None:
         StoreCorrupt: `store/foreign` for another kind of file, `store/truncated` for a short one.
     """
     with open(file, "rb") as f:
-        head = f.read(65536 * 2)
+        head = f.read(_HEAD_BYTES)
         # after the meta pages, not before: another process may write, and a file only grows
         size = os.fstat(f.fileno()).st_size
+        if len(head) < min(size, _HEAD_BYTES):  # it grew in between, from nothing perhaps
+            f.seek(0)
+            head = f.read(_HEAD_BYTES)
         metas = list(_lmdb_metas(head))
         if size < 4096 or not metas:
             if size < 4096:
@@ -629,9 +652,12 @@ def check_file(file: str, noted_size: int = 0) -> None:
 def _lengthen(file: str, size: int) -> None:
     """Makes a file at least so long; never shorter, as truncating might where another process writes meanwhile."""
     with open(file, "r+b") as f:
+        now = os.fstat(f.fileno()).st_size
+        if now >= size:
+            return
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(f.fileno(), 0, size)
-        elif os.fstat(f.fileno()).st_size < size:
+            os.posix_fallocate(f.fileno(), now, size - now)
+        else:
             os.ftruncate(f.fileno(), size)
 
 
@@ -710,9 +736,7 @@ def _take_open_file(path: str, *, read_only: bool, create: bool = True) -> int |
             return None
         if e.errno == errno.ELOOP:
             raise _path_error(file, "is a symbolic link.", "remove it") from e
-        raise StorageError(
-            "store/permission", f"{path} cannot be opened: {e.strerror}.", hint="check its owner and mode"
-        ) from e
+        raise _no_permission(path, e) from e
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as e:

@@ -89,6 +89,14 @@ def test_opening_twice_at_once(tmp_path: Path) -> None:
         assert find_open(tmp_path / "db") is None
         with pytest.raises(d.DatalogError, match="store/closed"):
             await conn.q("[:find ?e :where [?e :n]]")
+        conn = aio.connect(tmp_path / "db")
+        opening, closing = asyncio.ensure_future(conn.open()), asyncio.ensure_future(conn.close())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        closing.cancel()  # while it waits for the opening
+        await asyncio.gather(opening, closing, return_exceptions=True)
+        await conn.close()
+        assert find_open(tmp_path / "db") is None
 
     asyncio.run(program())
 

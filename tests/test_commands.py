@@ -371,6 +371,20 @@ def test_shells_complete_from_their_script(tmp_path, shell):
         )
         assert done.stderr == ""
         assert sorted(done.stdout.split()) == sorted(wanted.split()), words
+    (tmp_path / "empty" / "a b.edn").touch()
+    if shell != "zsh":  # there `_files` does it
+        done = subprocess.run(
+            [program, "-c", COMPLETE[shell].replace("[@]", "[0]"), str(file), "stats", "a"],
+            capture_output=True, text=True, env=home, cwd=tmp_path / "empty", check=False,
+        )  # fmt: skip
+        assert done.stdout.replace("\\", "").strip() == "a b.edn"
+    for word in ("!", "-n", "("):
+        done = subprocess.run(
+            [program, "-c", COMPLETE[shell], str(file), word, ""] if shell != "fish" else
+            [program, "-c", f"source {file}; complete -C 'datalog \"{word}\" '"],
+            capture_output=True, text=True, env=home, cwd=tmp_path / "empty", check=False,
+        )  # fmt: skip
+        assert done.stderr == ""
 
 
 @pytest.mark.usefixtures("here")

@@ -19,7 +19,7 @@ from staged import EXAMPLE, UNTIMED, Images, climb, command, edn, opened
 import datalog as d
 from datalog import kw
 from datalog.api import Connection
-from migration import entities, writing
+from migration import entities, finish, writing
 from migration.backfill import Backfill
 from migration.buckets import are_settled, bucket_sums, scanned_sums
 from migration.checking import check_memory, compare_digests, repair
@@ -494,6 +494,36 @@ def test_archive_and_report(tmp_path):
     assert dict(read_memory(folder / "memory.edn").pairs()) == {**everything, kw("k/late"): 2}
     assert json.loads((folder / "manifest.json").read_text())["keys"] == len(everything) + 1
     assert not (tmp_path / "memory.edn.archive.3").exists()
+
+
+def test_archives_never_overwrite_each_other(tmp_path, monkeypatch):
+    """Not one that was killed before its manifest and rolled back; nor another when the newest one was taken elsewhere."""
+    example(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with opened(tmp_path) as memory:
+        climb(memory, "datalog-only")
+        monkeypatch.setattr(finish, "sync_directory", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive(memory)
+        monkeypatch.undo()
+    first = tmp_path / "memory.edn.archive"
+    assert "manifest.json" not in {p.name for p in first.iterdir()}
+    before = {p.name: p.read_bytes() for p in first.iterdir()}
+    assert "memory.edn" in before
+    with opened(tmp_path) as memory:
+        roll_back(memory)
+        memory.save_value(kw("k/late"), 5)
+    with opened(tmp_path) as memory:
+        climb(memory, "datalog-only")
+        archive(memory)
+        (tmp_path / "memory.edn.archive.2").rename(tmp_path / "elsewhere")
+        archive(memory)
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == before
+    assert read_memory(tmp_path / "elsewhere" / "memory.edn").get(kw("k/late")) == 5
+    assert {p.name for p in (tmp_path / "memory.edn.archive.2").iterdir()} == {"database.edn", "manifest.json"}
 
 
 def test_the_learning_index_from_its_entities(tmp_path):

@@ -126,6 +126,45 @@ def test_a_database_made_between_two_reads_of_a_new_one(tmp_path: Path, monkeypa
     assert numbers(path) == [1, 2]
 
 
+def test_a_refused_attempt_to_have_it_alone_leaves_no_moment_for_another(tmp_path: Path) -> None:
+    """One process at a time attempts it; whoever is refused has kept, or has again, what tells others that it is there."""
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "db"
+
+    def refused(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+    with d.connect(path) as conn, contextlib.ExitStack() as files:
+        attempt = files.enter_context((path / "exclusive.lock").open("w")).fileno()
+        assert not refused(attempt)
+        assert not conn.store.env.lock_exclusive()
+        opened = files.enter_context((path / "open.lock").open("r+")).fileno()
+        assert refused(opened)  # the connection has its lock still
+        fcntl.flock(attempt, fcntl.LOCK_UN)
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        assert not conn.store.env.lock_exclusive()
+        assert refused(opened)
+        assert not refused(attempt)
+        fcntl.flock(attempt, fcntl.LOCK_UN)
+        fcntl.flock(opened, fcntl.LOCK_UN)
+        assert conn.store.env.lock_exclusive()
+        with pytest.raises(OSError, match="unavailable"):
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_reading_where_a_database_is_being_made(tmp_path: Path) -> None:
+    """LMDB's file, empty yet: who only reads is told that there is nothing, not of damage."""
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "data.mdb").touch()
+    with pytest.raises(d.DatalogError, match="no database yet") as caught:
+        d.connect(tmp_path / "db", read_only=True)
+    assert caught.value.code == "store/path"
+
+
 def test_a_process_that_ended_while_it_made_the_database_leaves_a_place_for_one(tmp_path: Path) -> None:
     """LMDB's empty file, and no meta record in it: a new database is made there, not a foreign one seen."""
     path = tmp_path / "db"
