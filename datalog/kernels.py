@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from store.columns import is_rising
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -119,11 +121,6 @@ def sort_rows(codes: Codes) -> tuple[Codes, Rows]:
 def is_sorted(codes: Codes) -> bool:
     """Whether codes ascend (equal neighbours allowed)."""
     return codes.size < 2 or bool((codes[1:] >= codes[:-1]).all())
-
-
-def is_rising(codes: Codes) -> bool:
-    """Whether codes ascend and are distinct."""
-    return codes.size < 2 or bool((codes[1:] > codes[:-1]).all())
 
 
 # distinct and grouping -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from datalog import kernels
+from store.columns import is_rising
 from store.edn import strict_key
 from store.value import Kind, canonical, decode_inline, encode_inline, kind_of
 
@@ -168,7 +169,7 @@ def decode_column(column: Column, codes: Codes) -> list[Any]:
     """The Python values of a column; interned codes are decoded once for each distinct one."""
     if column.kind is not Kind.INTERNED:
         return decode_inline(column.kind, column.codes)
-    if column.codes.size < 64 or kernels.is_rising(column.codes):
+    if column.codes.size < 64 or is_rising(column.codes):
         return codes.decode_many(column.codes)
     unique, position = kernels.inverse(column.codes)
     values = codes.decode_many(unique)

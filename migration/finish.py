@@ -93,12 +93,12 @@ def archive(memory: MemoryStore, *, who: str = "", why: str = "") -> dict[str, A
 
 def _folder(memory: MemoryStore, files: list[Path]) -> Path:
     """Where to: the folder of this archive, also of one that was not finished; never where files of before a roll-back are."""
-    known = memory.record.archive_folder()
-    if known is not None:
-        return memory.file.with_name(known)
+    first = f"{memory.file.name}.archive"
+    if memory.record.archived:
+        return memory.file.with_name(memory.record.archive_folder() or first)
     number = 1
     while True:
-        folder = memory.file.with_name(f"{memory.file.name}.archive{f'.{number}' if number > 1 else ''}")
+        folder = memory.file.with_name(first if number == 1 else f"{first}.{number}")
         # not one that is whole, nor one begun before a roll-back, which made files of these names anew
         if not (folder / _MANIFEST).exists() and not any((folder / path.name).exists() for path in files):
             return folder

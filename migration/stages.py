@@ -202,9 +202,7 @@ class StageRecord:
         return replace(self, sequence=self.sequence + 1, archived=True, history=(*self.history, move))
 
     def archive_folder(self) -> str | None:
-        """The name of the folder in which the EDN side is; None when it is not archived, or its record does not say."""
-        if not self.archived:
-            return None
+        """The name of the folder of the newest archive; None when there is none, or its record does not say."""
         folders = [move.figures.get("folder") for move in self.history if move.target == _ARCHIVED]
         return folders[-1] if folders else None
 

@@ -31,6 +31,11 @@ def is_sorted(k1: Codes, k2: Codes) -> bool:
     return not bool((k2[:-1][ties] > k2[1:][ties]).any())
 
 
+def is_rising(key: Codes) -> bool:
+    """True when the keys ascend and are distinct."""
+    return len(key) < 2 or bool((key[1:] > key[:-1]).all())
+
+
 def order_stable(key: Codes) -> Codes:
     """The order that sorts `key` and keeps the given order among equal keys, int64 (n,)."""
     n = len(key)

@@ -33,6 +33,7 @@ from zlib import compress, crc32, decompress
 
 import numpy as np
 
+from store.columns import is_rising
 from store.edn import Keyword, Symbol
 from store.segment import corrupt
 from store.value import Kind, decode_inline, decode_value, encode_value
@@ -345,7 +346,7 @@ class Dictionary:
             values = list(map(self._decoded.get, codes.tolist(), repeat(_MISSING)))
             if _MISSING not in values:
                 return values
-        if bool((codes[1:] > codes[:-1]).all()):
+        if is_rising(codes):
             return self._decode_sorted(codes.tolist())
         distinct = np.sort(codes)
         distinct = distinct[np.concatenate(([True], distinct[1:] != distinct[:-1]))].tolist()

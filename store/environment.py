@@ -573,9 +573,7 @@ def _check_directory(path: str, *, read_only: bool) -> bool:
             return True
         check_file(file, _noted_size(path))
     except PermissionError as e:
-        raise StorageError(
-            "store/permission", f"{path} cannot be opened: permission denied.", hint="check its owner and mode"
-        ) from e
+        raise _no_permission(path, e) from e
     except OSError as e:
         raise StorageError("store/path", f"{path} cannot be opened: {e.strerror}.", hint="check the path") from e
     return _stat(identity) is None

@@ -438,7 +438,7 @@ def test_a_sample_is_repeated_by_its_seed(tmp_path):
 # -- the end
 
 
-def test_archive_and_report(tmp_path):
+def test_archive_and_report(tmp_path, monkeypatch):
     """The EDN side is put away with a manifest of digests; the report is written as Markdown, EDN, JSON and SVG."""
     everything = example(tmp_path)
     with opened(tmp_path) as memory:
@@ -471,6 +471,10 @@ def test_archive_and_report(tmp_path):
         for plot in plots:
             ElementTree.fromstring(plot.read_text())
         assert archive(memory)["keys"] == len(everything) + 1  # again, after a kill: the same
+        with monkeypatch.context() as patched:  # a record of before the folder was noted in it
+            patched.setattr(type(memory.record), "archive_folder", lambda _: None)
+            archive(memory)
+        assert not (tmp_path / "memory.edn.archive.2").exists()
     code = (
         "import sys; from datalog import kw; from migration.memory import MemoryStore\n"
         "with MemoryStore(sys.argv[1], sys.argv[2]) as m:\n"
